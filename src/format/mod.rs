@@ -1,0 +1,1 @@
+//! The on-disk language of an upper directory, shared with the kernel's overlay.

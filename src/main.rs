@@ -1,0 +1,3 @@
+//! The `plyfs` command: exit status and logging, nothing else.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Set-up checks, locks, the background server, the list of live mounts.
