@@ -18,6 +18,11 @@ usage() {
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
 }
 
+# report_counts PASSED FAILED SKIPPED: for scripts/test, which adds them up.
+report_counts() {
+    [ -z "${PLYFS_COUNTS:-}" ] || echo "$1 $2 $3" >"$PLYFS_COUNTS"
+}
+
 # Runs this script again in its own mount and process namespaces: whatever it mounts, and every server it
 # starts, is gone when it ends, however it ends.
 isolate() {
@@ -70,6 +75,9 @@ find_program() {
     export PATH=$scratch/bin:$PATH
 }
 
+# Asks no server, which might refuse root: a mount of an ordinary user is closed to others.
+is_mounted() { grep -qF " $m " /proc/self/mountinfo; }
+
 # view_up KIND [RUN-AS...]: mounts $fs/KIND/{l,u,w} on $m; the bare kind is the lower itself.
 view_up() {
     local kind=$1 base=$fs/$1
@@ -78,11 +86,11 @@ view_up() {
     local words=lowerdir=$base/l,upperdir=$base/u,workdir=$base/w
     case $kind in
     bare) mount --bind "$base/l" "$m" ;;
-    kernel) mount -t overlay overlay -o "$words" "$m" ;;
+    kernel) mount -t overlay overlay -o "$words${kernel_words:-}" "$m" ;;
     ours) "$@" "$PROGRAM" "$m" -o "$words" </dev/null ;;
     *) die "no kind of view is called $kind" ;;
     esac
-    mountpoint -q "$m" || die "$kind: nothing is mounted on $m"
+    is_mounted || die "$kind: nothing is mounted on $m"
 }
 
 # view_down KIND [RUN-AS...]: unmounts what view_up mounted.
@@ -98,7 +106,7 @@ view_down() {
         fusermount3 -u "$m"
         sleep 0.3 # It does not say when its server is gone.
     fi
-    ! mountpoint -q "$m" || die "$kind: still mounted on $m"
+    ! is_mounted || die "$kind: still mounted on $m"
 }
 
 # Adds users to this namespace's own /etc/passwd and /etc/group, and subordinate ids for the first, without
