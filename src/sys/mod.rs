@@ -2,6 +2,8 @@
 //!
 //! This is the only module of the crate that may contain `unsafe`.
 
+pub mod fusedev;
+
 pub use rustix::io::Errno;
 
 /// What a system call answers: a value or the kernel's error number.
