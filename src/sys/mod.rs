@@ -14,6 +14,8 @@ pub mod io;
 pub mod stat;
 pub mod xattr;
 
+pub mod fusedev;
+
 pub use rustix::io::Errno;
 
 /// What a system call answers: a value or the kernel's error number.
