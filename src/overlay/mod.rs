@@ -89,7 +89,9 @@ impl Overlay {
     /// # Errors
     /// See [`SetupError`].
     pub fn open(_config: LayerConfig) -> Result<Self, SetupError> {
-        Ok(Self { stats: Stats::default() })
+        Ok(Self {
+            stats: Stats::default(),
+        })
     }
 
     /// The live counters.
