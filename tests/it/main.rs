@@ -15,4 +15,5 @@
 )]
 
 mod common;
+mod rules;
 mod smoke;

@@ -81,6 +81,11 @@ pub fn ours_is_plyfs() -> bool {
     matches!(program(), Program::Plyfs(_))
 }
 
+/// True when the kernel's overlay stands in for plyfs, to prove the tests themselves.
+pub fn program_is_kernel() -> bool {
+    matches!(program(), Program::Kernel)
+}
+
 /// Why a mount did not come to be.
 #[derive(Debug)]
 pub struct Refused {

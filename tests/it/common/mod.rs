@@ -6,8 +6,10 @@
 //! - [`layers`]: lower, upper, work and merged in a temporary directory; mounts that end with their value.
 //! - [`who`]: a step as another user.
 //! - [`scenario`]: the same steps on the kernel's overlay and on plyfs, compared.
+//! - [`acl`]: POSIX ACLs as bytes.
 //! - [`known`]: the one table of purposeful differences.
 
+pub mod acl;
 pub mod known;
 pub mod layers;
 pub mod plant;

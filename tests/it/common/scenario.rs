@@ -79,9 +79,15 @@ impl Env {
         let _ = self.want(label, Err(errno), || call().map(|value| format!("{value:?}")));
     }
 
-    /// A value that must be `want` on both sides.
+    /// A value that must be `want` on both sides. Only whether it is goes into the log, so that it may be an inode
+    /// number or another thing of that side alone.
     pub fn eq<T: Debug + PartialEq>(&self, label: impl Into<String>, value: T, want: T) {
-        let _ = self.want(label, Ok(want), || Ok(value));
+        let label = label.into();
+        let equal = value == want;
+        if !equal {
+            self.fail(format!("{label}: {value:?}, expected {want:?}"));
+        }
+        self.note(label, &equal);
     }
 
     /// A condition that must hold on both sides.
@@ -103,7 +109,7 @@ impl Env {
         let (text, label) = (format!("{answer:?}"), label.into());
         let right = match self.fs {
             Fs::Kernel => text == kernel,
-            // The kernel's answer is not wrong either: the table says where plyfs may differ.
+            Fs::Plyfs if super::layers::program_is_kernel() => text == kernel,
             Fs::Plyfs => plyfs.contains(&text.as_str()),
         };
         if !right {
@@ -137,6 +143,12 @@ impl Env {
     pub fn remount(&self) {
         let mut slot = self.mounted.lock().unwrap();
         *slot = slot.take().map(Mounted::remount);
+    }
+
+    /// Closes what is still open in the view, then unmounts and mounts again.
+    pub fn remount_after<T>(&self, open: T) {
+        drop(open);
+        self.remount();
     }
 
     /// The upper holds nothing: what was called before was no reason to copy up (K61).
