@@ -121,9 +121,8 @@ impl Overlay {
             Ok(None) => return Err(Errno::NOENT),
             Err(errno) => {
                 log::warn!(
-                    "{}/{}: carries marks of redirect_dir or metacopy, which are not supported",
-                    parent.path(),
-                    String::from_utf8_lossy(name)
+                    "{}: carries marks of redirect_dir or metacopy, which are not supported",
+                    parent.path_of(name)
                 );
                 return Err(errno);
             }
@@ -213,16 +212,7 @@ impl Overlay {
         }
         let found = self.look(parent, name)?;
         let node = self.nodes.insert(parent, name, self.birth(&found));
-        log::debug!(
-            "lookup {}/{}: {}",
-            parent.path(),
-            String::from_utf8_lossy(name),
-            match found.source {
-                Source::Upper => "the upper's alone",
-                Source::Lower => "the lower's, nothing in the upper",
-                Source::Merged => "a directory in both layers: merged",
-            }
-        );
+        log::debug!("lookup {}: {}", parent.path_of(name), found.source.words());
         let stat = self.shown(&node, *found.stat);
         Ok((node, stat))
     }
