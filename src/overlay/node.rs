@@ -119,6 +119,16 @@ impl Node {
         self.state.lock().links.first().cloned()
     }
 
+    /// The path of a name in this directory, for log lines only.
+    pub fn path_of(&self, name: &[u8]) -> String {
+        let name = String::from_utf8_lossy(name);
+        if self.id == ROOT {
+            format!("/{name}")
+        } else {
+            format!("{}/{name}", self.path())
+        }
+    }
+
     /// The path below the view's root, for log lines only.
     pub fn path(&self) -> String {
         let mut names = Vec::new();
