@@ -15,5 +15,7 @@
 )]
 
 mod common;
+#[cfg(feature = "fault-injection")]
+mod crash;
 mod rules;
 mod smoke;
