@@ -188,7 +188,7 @@ pub enum MountError {
         pid: u32,
     },
     /// Someone uses the view.
-    #[error("{} is in use (EBUSY){users}: end what uses it, or 'plyfs umount --lazy {0}' to let it go with its last user", path.display())]
+    #[error("{} is in use (EBUSY): end what uses it, or 'plyfs umount --lazy {0}' to let it go with its last user{users}", path.display())]
     Busy {
         /// The path.
         path: PathBuf,

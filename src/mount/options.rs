@@ -167,7 +167,9 @@ impl Options {
                         ));
                     }
                     _ => {
-                        return unsupported("a view has exactly one lower; write '\\:' for a colon in a name");
+                        return unsupported(
+                            "a view has exactly one lower; write '\\:' for a colon in a name",
+                        );
                     }
                 }
             }

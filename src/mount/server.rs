@@ -207,6 +207,8 @@ fn serve(
     // From here on a signal waits until the view can be taken down.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
+    // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
+    let _locks = keep_locked(upper.as_ref(), &paths)?;
     let overlay = open_overlay(request, lower, upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
@@ -281,6 +283,20 @@ fn serve(
         watcher.done();
     }
     announced.map(drop).and(ended).and(synced)
+}
+
+/// Copies of the descriptors that carry the locks.
+fn keep_locked(upper: Option<&(OwnedFd, OwnedFd)>, paths: &Directories) -> Result<Vec<OwnedFd>, MountError> {
+    let Some((upper, work)) = upper else {
+        return Ok(Vec::new());
+    };
+    [upper, work]
+        .into_iter()
+        .map(|dir| {
+            dir.try_clone()
+                .map_err(MountError::io("cannot keep the locks of", &paths.merged))
+        })
+        .collect()
 }
 
 fn source<'a>(request: &'a Request, lower: &'a Path) -> &'a OsStr {
@@ -399,7 +415,7 @@ impl TakeDown {
         if mountinfo::topmost(&mounts, &ours.point).is_some_and(|top| top.id != ours.id) {
             return Err(MountError::Busy {
                 path: ours.point.clone(),
-                users: ": another file system is mounted over it".to_owned(),
+                users: "\n  another file system is mounted over it".to_owned(),
             });
         }
         if let Some(helper) = &self.helper {

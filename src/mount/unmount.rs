@@ -199,34 +199,23 @@ fn users(point: &Path, mounts: &[mountinfo::MountEntry]) -> String {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return text;
     };
+    let own = std::process::id().to_string();
     let mut shown = 0_usize;
     for process in processes.flatten() {
-        let is_process = process
-            .file_name()
-            .as_encoded_bytes()
-            .first()
-            .is_some_and(u8::is_ascii_digit);
+        let name = process.file_name();
+        let is_process =
+            name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) && name != own.as_str();
         if let Some(how) = is_process.then(|| use_of(&process.path(), point)).flatten() {
             if shown == MOST {
                 text.push_str("\n  and others");
                 break;
             }
             shown = shown.saturating_add(1);
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            write!(
-                text,
-                "\n  process {} ({}) {how}",
-                process.file_name().display(),
-                name.trim()
-            )
-            .ok();
+            let program = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            write!(text, "\n  process {} ({}) {how}", name.display(), program.trim()).ok();
         }
     }
-    if text.is_empty() {
-        text
-    } else {
-        format!(":{text}\n")
-    }
+    text
 }
 
 fn use_of(process: &Path, point: &Path) -> Option<String> {
