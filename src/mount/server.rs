@@ -130,17 +130,6 @@ fn wait_until_ready(
 /// The child's part, which the caller's terminal, pipes and directory have nothing to do with.
 fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File) {
     let mut pipe = Some(pipe);
-    let mut report = |report: &Report| -> Result<(), MountError> {
-        let Some(mut pipe) = pipe.take() else {
-            return Ok(());
-        };
-        let text = serde_json::to_vec(report).map_err(MountError::io("cannot report", runtime))?;
-        match pipe.write_all(&text) {
-            // The parent was killed while it waited; the mount was asked for and stays.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(MountError::io("cannot report", runtime)),
-        }
-    };
     let merged = checked.paths.merged.clone();
     let prepared = rustix::process::setsid()
         .map_err(MountError::io("cannot start a session for", &merged))
@@ -159,14 +148,29 @@ fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File
         serve(request, checked, runtime, path, |entry| {
             fusedev::silence(log.as_ref().map(|(file, _)| file.as_fd()))
                 .map_err(MountError::io("cannot open", Path::new("/dev/null")))?;
-            report(&Report::Ready(entry.clone()))
+            report(&mut pipe, &Report::Ready(entry.clone()))
         })
     });
     if let Err(error) = ended {
-        log::error!("{error}");
-        if let Err(error) = report(&Report::Failed(error.to_string())) {
+        // Told by the parent, if that still waits; else there is only the log.
+        if pipe.is_none() {
+            log::error!("{error}");
+        } else if let Err(error) = report(&mut pipe, &Report::Failed(error.to_string())) {
             log::error!("{error}");
         }
+    }
+}
+
+/// Tells the waiting parent how it went, once.
+fn report(pipe: &mut Option<File>, report: &Report) -> Result<(), MountError> {
+    let Some(mut pipe) = pipe.take() else {
+        return Ok(());
+    };
+    let failed = MountError::io("cannot report to", Path::new("the waiting command"));
+    match serde_json::to_writer(&mut pipe, report).map_err(std::io::Error::from) {
+        // It was killed while it waited; the mount was asked for and stays.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(failed),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::MountError;
@@ -46,15 +46,12 @@ pub fn unmount(target: &Path, lazy: bool, waiting: impl Fn(u32)) -> Result<Unmou
         .into_iter()
         .find(|live| live.entry.mount_id == mount.id && live.entry.merged.path() == point);
     let pidfd = server.as_ref().and_then(|live| hold(live.entry.pid));
-    // Without a server nothing can be written any more, so there is nothing to be careful for.
-    let dead = matches!(std::fs::metadata(&point), Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()));
+    // Without a server nothing can be written any more, so there is nothing to be careful for. Only then is the view
+    // itself asked: a server that hangs would not answer.
+    let dead = server.is_none() && matches!(statfs(&point), Err(Errno::NOTCONN));
     take_out(&point, lazy || dead, &mounts)?;
     match server {
         None => Ok(Unmounted::Cleared),
-        Some(live) if dead => {
-            wait(&live, pidfd.as_ref(), Some(SHORTLY))?;
-            Ok(Unmounted::Cleared)
-        }
         Some(live) => {
             let pid = live.entry.pid;
             if wait(
