@@ -737,7 +737,7 @@ impl Filesystem for Handler {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -745,10 +745,11 @@ impl Filesystem for Handler {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self
-            .begin()
+        let shared = self.begin();
+        let range = (offset, length);
+        let done = shared
             .file(fh)
-            .and_then(|open| sysio::allocate(&*open.file(), mode, offset, length));
+            .and_then(|open| shared.overlay.allocate(&open, mode, range, req.pid()));
         reply_empty(reply, done);
     }
 
@@ -773,7 +774,7 @@ impl Filesystem for Handler {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -789,7 +790,9 @@ impl Filesystem for Handler {
         let len = usize::try_from(len.min(1 << 30)).unwrap_or(1 << 30);
         let copied = shared.file(fh_in).and_then(|from| {
             let to = shared.file(fh_out)?;
-            sysio::copy_range(&*from.file(), offset_in, &*to.file(), offset_out, len)
+            shared
+                .overlay
+                .copy_range((&from, offset_in), (&to, offset_out), len, req.pid())
         });
         match copied {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),

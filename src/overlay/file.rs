@@ -109,6 +109,33 @@ impl Overlay {
         Ok(written)
     }
 
+    /// Reserves, zeroes or punches a range; `pid` is the caller's (K103).
+    ///
+    /// # Errors
+    /// As fallocate(2).
+    pub fn allocate(&self, open: &OpenFile, mode: i32, range: (u64, u64), pid: u32) -> Result<()> {
+        let file = open.file();
+        io::allocate(&*file, mode, range.0, range.1)?;
+        self.drop_suid(&*file, pid)
+    }
+
+    /// Copies between two open files; positions come with the files, `pid` is the caller's (K103).
+    ///
+    /// # Errors
+    /// As copy_file_range(2).
+    pub fn copy_range(
+        &self,
+        from: (&OpenFile, u64),
+        to: (&OpenFile, u64),
+        len: usize,
+        pid: u32,
+    ) -> Result<usize> {
+        let target = to.0.file();
+        let copied = io::copy_range(&*from.0.file(), from.1, &*target, to.1, len)?;
+        self.drop_suid(&*target, pid)?;
+        Ok(copied)
+    }
+
     /// Brings an open file to disk (K121); nothing to do on the lower or in a volatile mount (K122).
     ///
     /// # Errors

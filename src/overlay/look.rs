@@ -47,7 +47,7 @@ impl Overlay {
         if stat.is_whiteout() {
             return Ok(InUpper::Whiteout);
         }
-        if stat.mount_root || stat.dev != self.upper_dev {
+        if stat.mount_root {
             return Err(Errno::REMOTE);
         }
         let marks = self.marks.read(Target::At(dir.as_fd(), name))?;
@@ -69,7 +69,7 @@ impl Overlay {
         if stat.is_whiteout() {
             return Ok(InLower::Absent);
         }
-        if stat.mount_root || stat.dev != self.lower_dev {
+        if stat.mount_root {
             // Under a mounted file lies one that cannot be reached: as if it were not there.
             let covered = if stat.is_dir() {
                 InLower::Covered(Box::new(stat))
