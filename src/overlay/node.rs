@@ -79,6 +79,8 @@ pub struct Node {
     pub copying: Mutex<()>,
     /// Held while names in this directory change.
     pub entries: Mutex<()>,
+    /// The kernel wrote the file itself, past its page cache for this node.
+    pub cache_bypassed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -153,15 +155,22 @@ pub struct OpenFile {
     /// The real file; exchanged when the node is copied up (K110).
     file: RwLock<Arc<OwnedFd>>,
     on_lower: AtomicBool,
+    /// Opened for writing.
+    pub writes: bool,
+    /// The file's mode when it was opened.
+    pub mode: u32,
 }
 
 impl OpenFile {
     /// Wraps a real file.
-    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool) -> Self {
+    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, mode: u32) -> Self {
+        let on_lower = AtomicBool::new(on_lower);
         Self {
             node,
             file: RwLock::new(Arc::new(file)),
-            on_lower: AtomicBool::new(on_lower),
+            on_lower,
+            writes,
+            mode,
         }
     }
 
@@ -580,6 +589,7 @@ fn new_node(id: NodeId, birth: &Birth, number: u64) -> Node {
         kind: birth.kind,
         copying: Mutex::new(()),
         entries: Mutex::new(()),
+        cache_bypassed: AtomicBool::new(false),
         state: Mutex::new(State {
             number,
             links: SmallVec::new(),
