@@ -31,6 +31,13 @@ impl Filled<'_> {
             Self::Unnamed(fd) | Self::Named(_, fd) => fd,
         }
     }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Unnamed(_) => "an unnamed file in the work directory".to_owned(),
+            Self::Named(temp, _) => format!("work/{}", String::from_utf8_lossy(&temp.name)),
+        }
+    }
 }
 
 impl Overlay {
@@ -105,6 +112,12 @@ impl Overlay {
             }
             None => return Err(Errno::STALE),
         };
+        log::debug!(
+            "copy-up {}: {} of the lower, inode {}",
+            node.path(),
+            kind_words(stat.kind()),
+            stat.ino
+        );
         creds::act_as_server()?;
         let source = (!covered).then_some(Target::At(from.as_fd(), &link.name));
         let filled = match stat.kind() {
@@ -164,7 +177,11 @@ impl Overlay {
         let size = limit.map_or(stat.size, |limit| limit.min(stat.size));
         let (method, bytes) = copy::copy_data(data, filled.fd(), size)?;
         self.stats.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
-        log::debug!("  data: {bytes} of {} bytes by {method:?}", stat.size);
+        log::debug!(
+            "  filled {}: {bytes} bytes of data by {}, holes for the rest of {size}",
+            filled.words(),
+            method.words()
+        );
         Ok(filled)
     }
 
@@ -182,7 +199,9 @@ impl Overlay {
             kind => at::mknod_at(dir, name, kind | 0o600, stat.rdev),
         })?;
         let fd = at::open_path(work.fd(), &temp.name)?;
-        Ok(Filled::Named(temp, fd))
+        let filled = Filled::Named(temp, fd);
+        log::debug!("  made {}", filled.words());
+        Ok(filled)
     }
 
     fn fill_metadata(&self, fd: &OwnedFd, source: Option<Target<'_>>, stat: &Stat) -> Result<()> {
@@ -193,14 +212,22 @@ impl Overlay {
         if stat.kind() != libc::S_IFLNK {
             at::chmod_fd(fd, stat.mode & at::PERMISSION_BITS)?;
         }
+        let mut attributes = 0;
         if let Some(source) = source {
-            self.copy_xattrs(source, Target::Fd(fd.as_fd()))?;
+            attributes = self.copy_xattrs(source, Target::Fd(fd.as_fd()))?;
         }
+        log::debug!(
+            "  owner {}:{}, mode {:04o}, {attributes} extended attributes, times",
+            stat.uid,
+            stat.gid,
+            stat.mode & at::PERMISSION_BITS
+        );
         at::set_times_fd(fd, SetTime::At(stat.atime), SetTime::At(stat.mtime))
     }
 
     /// Every attribute but the private marks; escaped names stay escaped (K65).
-    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> Result<()> {
+    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> Result<usize> {
+        let mut copied = 0;
         for name in xattr::names(&xattr::list(from)?) {
             if self.marks.is_private(name) {
                 continue;
@@ -211,7 +238,7 @@ impl Overlay {
                 Err(errno) => return Err(errno),
             };
             match xattr::set(to, name, &value, 0) {
-                Ok(()) => {}
+                Ok(()) => copied += 1,
                 // What the upper cannot store is left behind, unless access depends on it (K67).
                 Err(Errno::OPNOTSUPP) if !decides_access(name) => {
                     log::info!(
@@ -222,7 +249,7 @@ impl Overlay {
                 Err(errno) => return Err(errno),
             }
         }
-        Ok(())
+        Ok(copied)
     }
 
     fn make_durable(&self, filled: &Filled<'_>, stat: &Stat) -> Result<()> {
@@ -273,7 +300,7 @@ impl Overlay {
                 node.is_file().then_some(fd)
             }
         };
-        log::debug!("copy-up {}: published as upper inode {ino}", node.path());
+        log::debug!("  published as {} in the upper, inode {ino}", node.path());
         self.settle(node, ino, number, file);
         if has_origin {
             self.mark_impure(parent, &to);
@@ -316,6 +343,15 @@ pub(super) fn open_lower(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     match at::open_at(&dir, name, flags | libc::O_NOATIME) {
         Err(Errno::PERM) => at::open_at(&dir, name, flags),
         done => done,
+    }
+}
+
+fn kind_words(kind: u32) -> &'static str {
+    match kind {
+        libc::S_IFREG => "a regular file",
+        libc::S_IFDIR => "a directory",
+        libc::S_IFLNK => "a symlink",
+        _ => "a special file",
     }
 }
 

@@ -95,6 +95,15 @@ impl Overlay {
             // Either a whiteout hides the lower's object, or the owner has to be put right before it shows.
             over_whiteout = true;
         }
+        log::debug!(
+            "create {}: {}",
+            parent.path_of(name),
+            if over_whiteout {
+                "complete in the work directory, then moved to its name"
+            } else {
+                "in the upper"
+            }
+        );
         if over_whiteout {
             file = self.make_in_work((&dir, in_lower), name, what, permissions, caller)?;
         }

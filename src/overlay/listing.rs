@@ -133,11 +133,7 @@ impl Overlay {
             Err(Errno::NOENT | Errno::STALE) => Ok(true),
             // The name is there, but cannot be used: it is shown, and using it gives the error.
             Err(errno) => {
-                log::debug!(
-                    "list {}/{}: {errno}",
-                    dir.path(),
-                    String::from_utf8_lossy(&entry.name)
-                );
+                log::debug!("list {}: {errno}", dir.path_of(&entry.name));
                 Ok(if errno == Errno::PERM { true } else { each(&listed) })
             }
         }

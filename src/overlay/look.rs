@@ -47,7 +47,7 @@ impl Overlay {
         if stat.is_whiteout() {
             return Ok(InUpper::Whiteout);
         }
-        if stat.mount_root || stat.dev != self.upper_dev {
+        if stat.mount_root {
             return Err(Errno::REMOTE);
         }
         let marks = self.marks.read(Target::At(dir.as_fd(), name))?;
@@ -69,7 +69,7 @@ impl Overlay {
         if stat.is_whiteout() {
             return Ok(InLower::Absent);
         }
-        if stat.mount_root || stat.dev != self.lower_dev {
+        if stat.mount_root {
             // Under a mounted file lies one that cannot be reached: as if it were not there.
             let covered = if stat.is_dir() {
                 InLower::Covered(Box::new(stat))
@@ -121,9 +121,8 @@ impl Overlay {
             Ok(None) => return Err(Errno::NOENT),
             Err(errno) => {
                 log::warn!(
-                    "{}/{}: carries marks of redirect_dir or metacopy, which are not supported",
-                    parent.path(),
-                    String::from_utf8_lossy(name)
+                    "{}: carries marks of redirect_dir or metacopy, which are not supported",
+                    parent.path_of(name)
                 );
                 return Err(errno);
             }
@@ -213,16 +212,7 @@ impl Overlay {
         }
         let found = self.look(parent, name)?;
         let node = self.nodes.insert(parent, name, self.birth(&found));
-        log::debug!(
-            "lookup {}/{}: {}",
-            parent.path(),
-            String::from_utf8_lossy(name),
-            match found.source {
-                Source::Upper => "the upper's alone",
-                Source::Lower => "the lower's, nothing in the upper",
-                Source::Merged => "a directory in both layers: merged",
-            }
-        );
+        log::debug!("lookup {}: {}", parent.path_of(name), found.source.words());
         let stat = self.shown(&node, *found.stat);
         Ok((node, stat))
     }

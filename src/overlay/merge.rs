@@ -39,6 +39,17 @@ pub enum Source {
     Merged,
 }
 
+impl Source {
+    /// The decision in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Upper => "from the upper, which hides whatever the lower has",
+            Self::Lower => "from the lower, the upper has nothing under this name",
+            Self::Merged => "a directory in both layers: merged, attributes from the upper",
+        }
+    }
+}
+
 /// Whether the lower has to be asked at all (K20, K21, K24).
 pub fn upper_decides(upper: &InUpper) -> bool {
     match upper {
@@ -89,6 +100,21 @@ pub enum RenamePlan {
     Exchange,
 }
 
+impl RenamePlan {
+    /// The plan in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Plain => "a plain rename in the upper, the lower has nothing under the old name",
+            Self::LeaveWhiteout => "rename in the upper; a whiteout at the old name hides the lower's",
+            Self::SwapWithWhiteout => {
+                "exchanged with the whiteout at the new name, which now hides the old one"
+            }
+            Self::SwapAndClear => "exchanged with the whiteout at the new name, which is then removed",
+            Self::Exchange => "both names change places in the upper",
+        }
+    }
+}
+
 /// What matters about the two names of a rename.
 #[derive(Debug, Clone, Copy)]
 pub struct RenameCase {
@@ -133,6 +159,17 @@ pub enum RemovePlan {
     Whiteout,
     /// A whiteout takes the upper object's place in one step.
     Replace,
+}
+
+impl RemovePlan {
+    /// The plan in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Unlink => "removed from the upper, the lower has nothing under this name",
+            Self::Whiteout => "a whiteout in the upper hides the lower's",
+            Self::Replace => "a whiteout takes the place of the upper's object, and hides the lower's too",
+        }
+    }
 }
 
 /// Chooses how a name is taken away.

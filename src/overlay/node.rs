@@ -79,6 +79,8 @@ pub struct Node {
     pub copying: Mutex<()>,
     /// Held while names in this directory change.
     pub entries: Mutex<()>,
+    /// The kernel wrote the file itself, past its page cache for this node.
+    pub cache_bypassed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -119,6 +121,16 @@ impl Node {
         self.state.lock().links.first().cloned()
     }
 
+    /// The path of a name in this directory, for log lines only.
+    pub fn path_of(&self, name: &[u8]) -> String {
+        let name = String::from_utf8_lossy(name);
+        if self.id == ROOT {
+            format!("/{name}")
+        } else {
+            format!("{}/{name}", self.path())
+        }
+    }
+
     /// The path below the view's root, for log lines only.
     pub fn path(&self) -> String {
         let mut names = Vec::new();
@@ -143,15 +155,22 @@ pub struct OpenFile {
     /// The real file; exchanged when the node is copied up (K110).
     file: RwLock<Arc<OwnedFd>>,
     on_lower: AtomicBool,
+    /// Opened for writing.
+    pub writes: bool,
+    /// The file's mode when it was opened.
+    pub mode: u32,
 }
 
 impl OpenFile {
     /// Wraps a real file.
-    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool) -> Self {
+    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, mode: u32) -> Self {
+        let on_lower = AtomicBool::new(on_lower);
         Self {
             node,
             file: RwLock::new(Arc::new(file)),
-            on_lower: AtomicBool::new(on_lower),
+            on_lower,
+            writes,
+            mode,
         }
     }
 
@@ -570,6 +589,7 @@ fn new_node(id: NodeId, birth: &Birth, number: u64) -> Node {
         kind: birth.kind,
         copying: Mutex::new(()),
         entries: Mutex::new(()),
+        cache_bypassed: AtomicBool::new(false),
         state: Mutex::new(State {
             number,
             links: SmallVec::new(),

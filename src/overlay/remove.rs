@@ -58,11 +58,7 @@ impl Overlay {
         let dir = self.dirs.get(&parent, Layer::Upper)?;
         let in_upper = matches!(self.look_upper(&*dir, name)?, InUpper::Object(..));
         let plan = merge::plan_remove(in_upper, in_lower);
-        log::debug!(
-            "remove {}/{}: {plan:?}",
-            parent.path(),
-            String::from_utf8_lossy(name)
-        );
+        log::debug!("remove {}: {}", parent.path_of(name), plan.words());
         match plan {
             RemovePlan::Whiteout => self.work()?.link_whiteout(&dir, name)?,
             RemovePlan::Replace => self.replace_by_whiteout(&dir, name, directory)?,

@@ -148,10 +148,10 @@ impl Overlay {
         };
         let plan = merge::plan_rename(case);
         log::debug!(
-            "rename {} to {}/{}: {plan:?}",
+            "rename {} to {}: {}",
             source.path(),
-            to.parent.path(),
-            lossy(to.name)
+            to.parent.path_of(to.name),
+            plan.words()
         );
         if source.is_dir() {
             self.make_opaque_for(&from_dir, from.name, &to.parent)?;
@@ -178,11 +178,7 @@ impl Overlay {
             && let Err(errno) = at::unlink_at(&from_dir, from.name)
         {
             // It hides nothing; the view is right with it too.
-            log::warn!(
-                "a whiteout stays at {}/{}: {errno}",
-                from.parent.path(),
-                lossy(from.name)
-            );
+            log::warn!("a whiteout stays at {}: {errno}", from.parent.path_of(from.name));
         }
         self.note_origin(source, &to.parent, &to_dir);
         if exchange && let Some(target) = &to.node {
@@ -255,8 +251,4 @@ fn is_below(node: &Arc<Node>, ancestor: &Arc<Node>) -> bool {
         link = l.parent.link();
     }
     false
-}
-
-fn lossy(name: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(name)
 }

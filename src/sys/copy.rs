@@ -17,6 +17,17 @@ pub enum Method {
     ByHand,
 }
 
+impl Method {
+    /// The method in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Reflink => "reflink (blocks shared)",
+            Self::InKernel => "copy_file_range",
+            Self::ByHand => "read and write",
+        }
+    }
+}
+
 /// Bytes in one step of a copy.
 const STEP: usize = 1 << 20;
 
