@@ -1,0 +1,3 @@
+//! Tests on the real program.
+
+mod cli;
