@@ -285,6 +285,12 @@ impl Options {
                     why: "the server needs its rights to keep owners and modes",
                 });
             }
+            "remount" => {
+                return Err(OptionError::Unsupported {
+                    word: lossy(word),
+                    why: "a view cannot change its layers; for ro and rw alone, mount -i -o remount,ro MERGED",
+                });
+            }
             "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "index"
             | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity" | "lowerdir+"
             | "datadir+" => {
