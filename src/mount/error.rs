@@ -204,7 +204,7 @@ pub enum MountError {
         why: String,
     },
     /// Anything else, told by the kernel.
-    #[error("{what} {}: {error}", path.display())]
+    #[error("{what} {}: {}", path.display(), plain(error))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -226,12 +226,16 @@ impl MountError {
     }
 }
 
-/// "No such file or directory", without the "(os error 2)" that io::Error adds.
-pub(crate) fn words(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
+/// "No such file or directory", without the "(os error 2)" that `io::Error` adds.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
     text.split_once(" (os error")
         .map_or(text.as_str(), |(words, _)| words)
         .to_owned()
+}
+
+fn words(errno: Errno) -> String {
+    plain(&errno.into())
 }
 
 fn open_remedy(errno: Errno, role: Role, path: &Path) -> String {

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Mode;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ enum Report {
 /// # Errors
 /// Whatever stood in the way; nothing is mounted then.
 pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome, MountError> {
+    // Whatever the caller's shell says: who uses the view brings a umask along with each request.
+    rustix::process::umask(Mode::empty());
     let checked = setup::check(&request.directories, request.options.attributes.read_only)?;
     let runtime = registry::directory()?;
     let merged = checked.paths.merged.clone();

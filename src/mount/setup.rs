@@ -52,7 +52,7 @@ fn open_dir(role: Role, path: &Path) -> Result<OwnedFd, MountError> {
         OFlags::PATH
     };
     open(path, how | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOTCONN => MountError::DeadMount {
+        Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
             role,
             path: path.to_owned(),
         },
@@ -80,7 +80,7 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
         mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
     let identify = |role: Role, path: &Path, dir: &OwnedFd| {
         Place::of(dir.as_fd(), &mounts).map_err(|errno| match errno {
-            Errno::NOTCONN => MountError::DeadMount {
+            Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
                 role,
                 path: path.to_owned(),
             },

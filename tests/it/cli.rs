@@ -156,6 +156,14 @@ fn the_form_of_mount_8() {
         assert_eq!(fs::read(house.path("m/hello")).unwrap(), b"hi\n");
         house.ok(&["umount", "m"]);
     }
+    // K13: a remount honours the attributes and nothing else.
+    house.ok(&["m", "-o", words]);
+    house.ok(&["overlay", "m", "-o", "remount,ro"]);
+    let write = || fs::write(house.path("m/x"), "").map_err(|error| error.kind());
+    assert_eq!(write(), Err(std::io::ErrorKind::ReadOnlyFilesystem));
+    house.ok(&["overlay", "m", "-o", "rw,remount,lowerdir=elsewhere"]);
+    assert_eq!(write(), Ok(()));
+    house.ok(&["umount", "m"]);
     // K2, ours: a lone lower is a read-only view.
     house.ok(&["m", "-o", "lowerdir=l"]);
     assert_eq!(
