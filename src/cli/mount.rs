@@ -1,12 +1,13 @@
 //! `plyfs mount`, and the form of mount(8).
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 
 use super::Failure;
 use super::output::{Fields, print};
+use crate::mount::unmount::remount;
 use crate::mount::{Directories, Entry, Options, Outcome, Request, mount, private};
 
 const WORDS: &str = "\
@@ -127,6 +128,11 @@ impl MountArgs {
                 "mount option 'lowerdir=': the lower directory is the first argument already",
             ));
         }
+        if options.remount {
+            return Err(Failure::usage(
+                "mount option 'remount': it belongs to mount(8), as in mount -o remount,ro MERGED",
+            ));
+        }
         let in_words = pair(options.upper.take(), options.work.take())?;
         let named = match (self.upper.zip(self.work), in_words) {
             (Some(_), Some(_)) => {
@@ -195,6 +201,9 @@ impl KernelForm {
             Ok([source, merged]) => (Some(source), merged),
             Err(operands) => (None, operands.into_iter().next().unwrap_or_default()),
         };
+        if options.remount {
+            return Ok(remount(Path::new(&merged), options.attributes)?);
+        }
         let Some(lower) = options.lower.take() else {
             return Err(Failure::usage("the mount option 'lowerdir=' is missing"));
         };

@@ -19,6 +19,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
+use super::io_mode::{Answered, Modes};
 use super::wire::{self, Answer, EntryOut};
 use crate::overlay::{
     Caller, Changes, NewObject, Node, NodeId, OpenDir, OpenFile, Overlay, Ownership, RenameFlag,
@@ -52,6 +53,7 @@ const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 struct Shared {
     overlay: Arc<Overlay>,
     device: OwnedFd,
+    modes: Modes,
     ttl: Duration,
     files: Mutex<HashMap<u64, Arc<OpenFile>>>,
     dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
@@ -175,11 +177,13 @@ impl Shared {
     }
 
     /// Sends an answer in which nodes were counted as looked up; takes the counts back if nobody gets it.
-    fn deliver(&self, answer: Answer, counted: &[NodeId]) {
-        if let Err(errno) = answer.send(&self.device) {
+    fn deliver(&self, answer: Answer, counted: &[NodeId]) -> bool {
+        let sent = answer.send(&self.device);
+        if let Err(errno) = sent {
             log::debug!("an answer was not wanted any more: {errno}");
             counted.iter().for_each(|node| self.overlay.forget(*node, 1));
         }
+        sent.is_ok()
     }
 
     fn reply_entry(&self, req: &Request, reply: ReplyEntry, result: Result<(Arc<Node>, Stat)>) {
@@ -202,20 +206,40 @@ impl Shared {
         }
     }
 
-    fn open_flags(&self) -> FopenFlags {
-        // All writes come through the view, so what the kernel has cached stays true between opens.
-        let keep = if self.ttl.is_zero() {
-            FopenFlags::empty()
-        } else {
-            FopenFlags::FOPEN_KEEP_CACHE
+    /// Gives an open file its handle, and chooses who does its I/O.
+    fn add_file(&self, open: Arc<OpenFile>) -> (u64, FopenFlags, u32) {
+        let handle = self.handle();
+        let (mode, backing) = match self.modes.enter(&open) {
+            Answered::Passthrough(backing) => (FopenFlags::FOPEN_PASSTHROUGH, backing),
+            // All writes come through the view, so what the kernel has cached stays true between opens.
+            Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
+            Answered::Cached { .. } => (FopenFlags::empty(), 0),
         };
-        keep | FopenFlags::FOPEN_NOFLUSH
+        self.files.lock().insert(handle, open);
+        (handle, mode | FopenFlags::FOPEN_NOFLUSH, backing)
     }
 
-    fn add_file(&self, open: Arc<OpenFile>) -> u64 {
-        let handle = self.handle();
-        self.files.lock().insert(handle, open);
-        handle
+    fn remove_file(&self, handle: u64) {
+        let open = self.files.lock().remove(&handle);
+        if let Some(open) = open {
+            self.modes.leave(open.node.id);
+        }
+    }
+
+    fn reply_open(&self, unique: u64, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
+        match result {
+            Ok(open) => {
+                let (handle, flags, backing) = self.add_file(open);
+                let mut answer = Answer::new(unique);
+                answer.open(handle, flags.bits(), backing);
+                if let Err(errno) = answer.send(&self.device) {
+                    log::debug!("an open file was not wanted any more: {errno}");
+                    self.remove_file(handle);
+                }
+                std::mem::forget(reply);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
     }
 
     /// True if an operation on the node means copying much data first.
@@ -249,11 +273,12 @@ fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
 }
 
 impl Handler {
-    /// Serves `overlay`; `device` is a duplicate of the descriptor that fuser reads from.
-    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, ttl: Duration) -> Self {
+    /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
+    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, ttl: Duration) -> Self {
         let shared = Shared {
             overlay,
             device,
+            modes: Modes::new(backing),
             ttl,
             files: Mutex::default(),
             dirs: Mutex::default(),
@@ -305,6 +330,14 @@ impl Filesystem for Handler {
         }
         if let Err(nearest) = config.set_max_background(64) {
             log::debug!("at most {nearest} requests in the background");
+        }
+        // Backing files may lie on a plain file system, and a kernel overlay may lie above the view.
+        match (
+            config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
+            config.set_max_stack_depth(1),
+        ) {
+            (Ok(()), Ok(_)) => self.shared.modes.allow(),
+            _ => log::debug!("this kernel has no passthrough"),
         }
         Ok(())
     }
@@ -456,13 +489,10 @@ impl Filesystem for Handler {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && flags.0 & libc::O_TRUNC == 0;
-        let pid = req.pid();
-        self.run(writes && self.shared.is_large(ino.0), move |shared| match shared
-            .overlay
-            .open_file(ino.0, flags.0, pid)
-        {
-            Ok(open) => reply.opened(FileHandle(shared.add_file(open)), shared.open_flags()),
-            Err(error) => reply.error(errno(error)),
+        let (unique, pid) = (req.unique().0, req.pid());
+        self.run(writes && self.shared.is_large(ino.0), move |shared| {
+            let opened = shared.overlay.open_file(ino.0, flags.0, pid);
+            shared.reply_open(unique, reply, opened);
         });
     }
 
@@ -533,7 +563,7 @@ impl Filesystem for Handler {
     ) {
         // Nobody waits for the close itself.
         reply.ok();
-        drop(self.begin().files.lock().remove(&fh.0));
+        self.begin().remove_file(fh.0);
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
@@ -698,11 +728,13 @@ impl Filesystem for Handler {
             .create(parent.0, name.as_bytes(), mode, flags, caller(req, umask))
         {
             Ok((node, stat, open)) => {
-                let handle = shared.add_file(open);
+                let (handle, flags, backing) = shared.add_file(open);
                 let mut answer = Answer::new(req.unique().0);
                 answer.entry(&shared.entry_out(node.id, &stat));
-                answer.open(handle, shared.open_flags().bits());
-                shared.deliver(answer, &[node.id]);
+                answer.open(handle, flags.bits(), backing);
+                if !shared.deliver(answer, &[node.id]) {
+                    shared.remove_file(handle);
+                }
                 std::mem::forget(reply);
             }
             Err(error) => reply.error(errno(error)),

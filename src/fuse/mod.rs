@@ -4,6 +4,7 @@
 //! express.
 
 mod handler;
+mod io_mode;
 mod wire;
 
 use std::io;
@@ -40,7 +41,8 @@ impl Server {
     /// When the kernel's protocol cannot be spoken, or the mount vanished.
     pub fn start(fuse: OwnedFd, overlay: Arc<Overlay>, options: &ServeOptions) -> io::Result<Self> {
         let device = fuse.as_fd().try_clone_to_owned()?;
-        let handler = Handler::new(Arc::clone(&overlay), device, options.timeout);
+        let backing = device.try_clone()?;
+        let handler = Handler::new(Arc::clone(&overlay), device, backing, options.timeout);
         // The kernel has checked who may enter; fuser's own check is needed for allow_root only.
         let acl = if options.allow_root {
             SessionACL::RootAndOwner

@@ -94,11 +94,11 @@ impl Answer {
         self.attr(entry.stat);
     }
 
-    /// Appends a `struct fuse_open_out`.
-    pub fn open(&mut self, handle: u64, flags: u32) {
+    /// Appends a `struct fuse_open_out`; `backing` is 0 without passthrough.
+    pub fn open(&mut self, handle: u64, flags: u32, backing: u32) {
         self.u64(handle);
         self.u32(flags);
-        self.u32(0);
+        self.u32(backing);
     }
 
     /// True if a further entry of a listing, with this name, keeps the answer within `room` bytes.

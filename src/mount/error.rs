@@ -188,7 +188,7 @@ pub enum MountError {
         pid: u32,
     },
     /// Someone uses the view.
-    #[error("{} is in use (EBUSY){users}: end what uses it, or 'plyfs umount --lazy {0}' to let it go with its last user", path.display())]
+    #[error("{} is in use (EBUSY): end what uses it, or 'plyfs umount --lazy {0}' to let it go with its last user{users}", path.display())]
     Busy {
         /// The path.
         path: PathBuf,
@@ -204,7 +204,7 @@ pub enum MountError {
         why: String,
     },
     /// Anything else, told by the kernel.
-    #[error("{what} {}: {error}", path.display())]
+    #[error("{what} {}: {}", path.display(), plain(error))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -226,12 +226,16 @@ impl MountError {
     }
 }
 
-/// "No such file or directory", without the "(os error 2)" that io::Error adds.
-pub(crate) fn words(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
+/// "No such file or directory", without the "(os error 2)" that `io::Error` adds.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
     text.split_once(" (os error")
         .map_or(text.as_str(), |(words, _)| words)
         .to_owned()
+}
+
+fn words(errno: Errno) -> String {
+    plain(&errno.into())
 }
 
 fn open_remedy(errno: Errno, role: Role, path: &Path) -> String {

@@ -157,7 +157,11 @@ mod tests {
     #[test]
     fn refusals_get_a_remedy() {
         assert!(
-            explain("fusermount3: user has no write access to mountpoint /m\n", "").contains("of his own")
+            explain(
+                "/usr/bin/fusermount3: user has no write access to mountpoint /m\n",
+                ""
+            )
+            .contains("of his own")
         );
         assert!(explain("", "exit status: 1").contains("exit status: 1"));
     }

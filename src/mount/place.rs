@@ -35,6 +35,13 @@ impl Place {
     /// What statx(2) or readlink(2) say.
     pub fn of(dir: BorrowedFd<'_>, mounts: &[MountEntry]) -> Result<Self> {
         let path = path_of(dir)?;
+        // Ask the file system itself: a dead FUSE mount still answers from what the kernel remembers.
+        statx(
+            dir,
+            "",
+            AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC,
+            StatxFlags::BASIC_STATS,
+        )?;
         let (object, mount) = identity(dir)?;
         let entry = mounts.iter().find(|entry| entry.id == mount);
         let within = entry.and_then(|entry| {

@@ -57,13 +57,16 @@ fn state_dir() -> Result<PathBuf, MountError> {
         })
 }
 
-/// Makes `path` and what is missing above it; only the owner may enter what is made with mode 0700.
-fn make_all(path: &Path, mode: u32) -> Result<OwnedFd, MountError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(MountError::io("cannot make the private directory", path))?;
+/// Makes `path` in the state directory, and what is missing above it.
+fn make_all(state: &Path, path: &Path, mode: u32) -> Result<OwnedFd, MountError> {
+    // Not the shell's umask: root's views are for everyone, so the way to them must be open.
+    let outer = if who::is_true_root() { 0o755 } else { 0o700 };
+    for (path, mode) in [(state, outer), (path, mode)] {
+        let umask = rustix::process::umask(Mode::empty());
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+        rustix::process::umask(umask);
+        made.map_err(MountError::io("cannot make the private directory", path))?;
+    }
     open_parent(path).map_err(MountError::io("cannot open the private directory", path))
 }
 
@@ -79,8 +82,9 @@ pub fn layers(lower: &Path) -> Result<PrivateLayers, MountError> {
     };
     let dir = open_parent(lower).map_err(open)?;
     let real = path_of(dir.as_fd()).map_err(open)?;
-    let home = state_dir()?.join("mounts").join(name_of(&real));
-    let parent = make_all(&home, 0o700)?;
+    let state = state_dir()?;
+    let home = state.join("mounts").join(name_of(&real));
+    let parent = make_all(&state, &home, 0o700)?;
     let failed = |name: &str| {
         let path = home.join(name);
         move |errno: Errno| MountError::io("cannot make the private directory", &path)(errno)
@@ -155,8 +159,9 @@ fn note_lower(home: &Path, lower: &Path) -> Result<(), MountError> {
 /// # Errors
 /// When the state directory cannot be written.
 pub fn fresh_mount_point(lower: &Path) -> Result<PathBuf, MountError> {
-    let parent_path = state_dir()?.join("merged");
-    let parent = make_all(&parent_path, 0o755)?;
+    let state = state_dir()?;
+    let parent_path = state.join("merged");
+    let parent = make_all(&state, &parent_path, 0o755)?;
     let base = readable(lower);
     for number in 1_u32.. {
         let mut name = base.clone();

@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Mode;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ enum Report {
 /// # Errors
 /// Whatever stood in the way; nothing is mounted then.
 pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome, MountError> {
+    // Whatever the caller's shell says: who uses the view brings a umask along with each request.
+    rustix::process::umask(Mode::empty());
     let checked = setup::check(&request.directories, request.options.attributes.read_only)?;
     let runtime = registry::directory()?;
     let merged = checked.paths.merged.clone();
@@ -130,17 +133,6 @@ fn wait_until_ready(
 /// The child's part, which the caller's terminal, pipes and directory have nothing to do with.
 fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File) {
     let mut pipe = Some(pipe);
-    let mut report = |report: &Report| -> Result<(), MountError> {
-        let Some(mut pipe) = pipe.take() else {
-            return Ok(());
-        };
-        let text = serde_json::to_vec(report).map_err(MountError::io("cannot report", runtime))?;
-        match pipe.write_all(&text) {
-            // The parent was killed while it waited; the mount was asked for and stays.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(MountError::io("cannot report", runtime)),
-        }
-    };
     let merged = checked.paths.merged.clone();
     let prepared = rustix::process::setsid()
         .map_err(MountError::io("cannot start a session for", &merged))
@@ -159,14 +151,29 @@ fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File
         serve(request, checked, runtime, path, |entry| {
             fusedev::silence(log.as_ref().map(|(file, _)| file.as_fd()))
                 .map_err(MountError::io("cannot open", Path::new("/dev/null")))?;
-            report(&Report::Ready(entry.clone()))
+            report(&mut pipe, &Report::Ready(entry.clone()))
         })
     });
     if let Err(error) = ended {
-        log::error!("{error}");
-        if let Err(error) = report(&Report::Failed(error.to_string())) {
+        // Told by the parent, if that still waits; else there is only the log.
+        if pipe.is_none() {
+            log::error!("{error}");
+        } else if let Err(error) = report(&mut pipe, &Report::Failed(error.to_string())) {
             log::error!("{error}");
         }
+    }
+}
+
+/// Tells the waiting parent how it went, once.
+fn report(pipe: &mut Option<File>, report: &Report) -> Result<(), MountError> {
+    let Some(mut pipe) = pipe.take() else {
+        return Ok(());
+    };
+    let failed = MountError::io("cannot report to", Path::new("the waiting command"));
+    match serde_json::to_writer(&mut pipe, report).map_err(std::io::Error::from) {
+        // It was killed while it waited; the mount was asked for and stays.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(failed),
     }
 }
 
@@ -207,6 +214,8 @@ fn serve(
     // From here on a signal waits until the view can be taken down.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
+    // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
+    let _locks = keep_locked(upper.as_ref(), &paths)?;
     let overlay = open_overlay(request, lower, upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
@@ -281,6 +290,20 @@ fn serve(
         watcher.done();
     }
     announced.map(drop).and(ended).and(synced)
+}
+
+/// Copies of the descriptors that carry the locks.
+fn keep_locked(upper: Option<&(OwnedFd, OwnedFd)>, paths: &Directories) -> Result<Vec<OwnedFd>, MountError> {
+    let Some((upper, work)) = upper else {
+        return Ok(Vec::new());
+    };
+    [upper, work]
+        .into_iter()
+        .map(|dir| {
+            dir.try_clone()
+                .map_err(MountError::io("cannot keep the locks of", &paths.merged))
+        })
+        .collect()
 }
 
 fn source<'a>(request: &'a Request, lower: &'a Path) -> &'a OsStr {
@@ -399,7 +422,7 @@ impl TakeDown {
         if mountinfo::topmost(&mounts, &ours.point).is_some_and(|top| top.id != ours.id) {
             return Err(MountError::Busy {
                 path: ours.point.clone(),
-                users: ": another file system is mounted over it".to_owned(),
+                users: "\n  another file system is mounted over it".to_owned(),
             });
         }
         if let Some(helper) = &self.helper {

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::MountError;
 use super::registry::{self, Live};
 use super::{helper, mountinfo};
+use crate::sys::fusedev::Attributes;
 use crate::sys::{Errno, fusedev};
 
 /// What became of it.
@@ -46,15 +47,12 @@ pub fn unmount(target: &Path, lazy: bool, waiting: impl Fn(u32)) -> Result<Unmou
         .into_iter()
         .find(|live| live.entry.mount_id == mount.id && live.entry.merged.path() == point);
     let pidfd = server.as_ref().and_then(|live| hold(live.entry.pid));
-    // Without a server nothing can be written any more, so there is nothing to be careful for.
-    let dead = matches!(std::fs::metadata(&point), Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()));
+    // Without a server nothing can be written any more, so there is nothing to be careful for. Only then is the view
+    // itself asked: a server that hangs would not answer.
+    let dead = server.is_none() && matches!(statfs(&point), Err(Errno::NOTCONN | Errno::CONNABORTED));
     take_out(&point, lazy || dead, &mounts)?;
     match server {
         None => Ok(Unmounted::Cleared),
-        Some(live) if dead => {
-            wait(&live, pidfd.as_ref(), Some(SHORTLY))?;
-            Ok(Unmounted::Cleared)
-        }
         Some(live) => {
             let pid = live.entry.pid;
             if wait(
@@ -72,6 +70,20 @@ pub fn unmount(target: &Path, lazy: bool, waiting: impl Fn(u32)) -> Result<Unmou
             Ok(Unmounted::Gone)
         }
     }
+}
+
+/// Changes what the kernel does with the view seen at `target`, as `mount -o remount` asks; the layers stay (K13).
+///
+/// # Errors
+/// When nothing of ours is mounted there, or this user may not.
+pub fn remount(target: &Path, attributes: Attributes) -> Result<(), MountError> {
+    let mounts =
+        mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
+    let point = find_point(target, &mounts)?;
+    if super::setup::mounted_at(&mounts, &point).is_none() {
+        return Err(not_ours(&point, &mounts));
+    }
+    fusedev::remount(&point, attributes).map_err(MountError::io("cannot remount", &point))
 }
 
 /// The kernel's name of a mount point that itself may not answer any more.
@@ -199,34 +211,23 @@ fn users(point: &Path, mounts: &[mountinfo::MountEntry]) -> String {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return text;
     };
+    let own = std::process::id().to_string();
     let mut shown = 0_usize;
     for process in processes.flatten() {
-        let is_process = process
-            .file_name()
-            .as_encoded_bytes()
-            .first()
-            .is_some_and(u8::is_ascii_digit);
+        let name = process.file_name();
+        let is_process =
+            name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) && name != own.as_str();
         if let Some(how) = is_process.then(|| use_of(&process.path(), point)).flatten() {
             if shown == MOST {
                 text.push_str("\n  and others");
                 break;
             }
             shown = shown.saturating_add(1);
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            write!(
-                text,
-                "\n  process {} ({}) {how}",
-                process.file_name().display(),
-                name.trim()
-            )
-            .ok();
+            let program = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            write!(text, "\n  process {} ({}) {how}", name.display(), program.trim()).ok();
         }
     }
-    if text.is_empty() {
-        text
-    } else {
-        format!(":{text}\n")
-    }
+    text
 }
 
 fn use_of(process: &Path, point: &Path) -> Option<String> {

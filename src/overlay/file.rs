@@ -27,7 +27,8 @@ impl Overlay {
             return Err(Errno::ISDIR);
         }
         let truncate = flags & libc::O_TRUNC != 0;
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || truncate {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if writes || truncate {
             self.copy_up(&node, truncate.then_some(0))?;
         }
         if truncate {
@@ -37,12 +38,13 @@ impl Overlay {
         }
         let mut tries = 8;
         loop {
-            let (file, on_lower) = self.at_spot(&node, |spot| {
+            let (file, on_lower, mode) = self.at_spot(&node, |spot| {
                 let file = open_place(&spot.place, flags & PASSED_ON)?;
-                spot.check(&stat::stat_fd(&file)?)?;
-                Ok((file, spot.layer == Layer::Lower))
+                let stat = stat::stat_fd(&file)?;
+                spot.check(&stat)?;
+                Ok((file, spot.layer == Layer::Lower, stat.mode))
             })?;
-            let open = Arc::new(OpenFile::new(Arc::clone(&node), file, on_lower));
+            let open = Arc::new(OpenFile::new(Arc::clone(&node), file, on_lower, writes, mode));
             let mut state = node.state();
             // A copy-up that ended in between did not know of this file.
             if on_lower && state.upper.is_some() && tries > 0 {
@@ -70,7 +72,9 @@ impl Overlay {
         match self.make(parent, name, NewObject::File(flags & PASSED_ON), mode, caller) {
             Ok(made) => {
                 let file = made.file.ok_or(Errno::IO)?;
-                let open = Arc::new(OpenFile::new(Arc::clone(&made.node), file, false));
+                let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+                let open = OpenFile::new(Arc::clone(&made.node), file, false, writes, made.stat.mode);
+                let open = Arc::new(open);
                 made.node.state().open.push(Arc::downgrade(&open));
                 Ok((made.node, made.stat, open))
             }

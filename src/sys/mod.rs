@@ -9,6 +9,7 @@ pub mod copy;
 pub mod creds;
 pub mod dirent;
 pub mod fault;
+pub mod fusectl;
 pub mod handle;
 pub mod io;
 pub mod stat;

@@ -14,6 +14,7 @@
     dead_code
 )]
 
+mod cli;
 mod common;
 #[cfg(feature = "fault-injection")]
 mod crash;
