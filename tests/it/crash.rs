@@ -640,6 +640,11 @@ impl Trial {
     }
 }
 
+/// As [`seen`], for layers on two file systems, where listings need not agree with stat (K44).
+fn two_seen(root: &Path) -> Tree {
+    seen(root).without(&["d_ino"])
+}
+
 /// A full file system, without any hook: the same operations in the same order on both overlays.
 #[test]
 fn a_full_upper() {
@@ -674,7 +679,7 @@ fn a_full_upper() {
         let mut log = Vec::new();
         let mut note = |what: &str, answer: R| log.push(format!("{what}: {answer:?}"));
 
-        let old = seen(m);
+        let old = two_seen(m);
         note(
             "chmod of a file that does not fit",
             sys::chmod(m.join("d/big"), 0o600),
@@ -685,7 +690,7 @@ fn a_full_upper() {
         );
         note("link of it", sys::link(m.join("d/big"), m.join("linked")));
         note("rename of it", sys::rename(m.join("d/big"), m.join("renamed")));
-        let mut lines = old.differences(&seen(m), "before", "after");
+        let mut lines = old.differences(&two_seen(m), "before", "after");
         assert_eq!(lines, Vec::<String>::new(), "{fs:?}");
         assert_eq!(
             sys::walk(&upper).iter().filter(|path| path.is_file()).count(),
@@ -713,10 +718,10 @@ fn a_full_upper() {
         drop(filler);
         note("unlink of what fills it", sys::unlink(m.join("filler")));
         note("create", sys::put(m.join("gone/new"), "new"));
-        let view = seen(m);
+        let view = two_seen(m);
         mounted.umount();
         lines = view.differences(
-            &seen(
+            &two_seen(
                 layers::try_mount(Fs::Kernel, &options, &outer.merged)
                     .unwrap()
                     .path(),
