@@ -1,0 +1,4 @@
+//! The integration tests.
+#![allow(missing_docs)]
+
+mod differential;
