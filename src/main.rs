@@ -1,3 +1,7 @@
 //! The `plyfs` command: exit status and logging, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plyfs::cli::run(std::env::args_os().collect())
+}

@@ -1,11 +1,21 @@
 //! The protocol: decode a request, call the overlay, encode the answer.
+//!
+//! `handler.rs` has one short method for each request; `wire.rs` lays out the answers that fuser cannot
+//! express.
+
+mod handler;
+mod io_mode;
+mod wire;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fuser::{Config, INodeNo, Session, SessionACL};
+
 use crate::overlay::Overlay;
+use handler::Handler;
 
 /// How requests are served.
 #[derive(Debug, Clone)]
@@ -21,7 +31,7 @@ pub struct ServeOptions {
 /// A mounted session, ready to answer.
 #[derive(Debug)]
 pub struct Server {
-    _overlay: Arc<Overlay>,
+    session: Session<Handler>,
 }
 
 impl Server {
@@ -29,8 +39,27 @@ impl Server {
     ///
     /// # Errors
     /// When the kernel's protocol cannot be spoken, or the mount vanished.
-    pub fn start(_fuse: OwnedFd, overlay: Arc<Overlay>, _options: &ServeOptions) -> io::Result<Self> {
-        Ok(Self { _overlay: overlay })
+    pub fn start(fuse: OwnedFd, overlay: Arc<Overlay>, options: &ServeOptions) -> io::Result<Self> {
+        let device = fuse.as_fd().try_clone_to_owned()?;
+        let backing = device.try_clone()?;
+        let handler = Handler::new(Arc::clone(&overlay), device, backing, options.timeout);
+        // The kernel has checked who may enter; fuser's own check is needed for allow_root only.
+        let acl = if options.allow_root {
+            SessionACL::RootAndOwner
+        } else {
+            SessionACL::All
+        };
+        let mut config = Config::default();
+        config.acl = acl;
+        config.n_threads = Some(options.threads.max(1));
+        let session = Session::from_fd(handler, fuse, acl, config)?;
+        let notifier = session.notifier();
+        overlay.on_invalidate(move |node| {
+            if let Err(error) = notifier.inval_inode(INodeNo(node), -1, 0) {
+                log::debug!("invalidate node {node}: {error}");
+            }
+        });
+        Ok(Self { session })
     }
 
     /// Answers requests until the view is unmounted.
@@ -38,6 +67,10 @@ impl Server {
     /// # Errors
     /// When the connection breaks for another reason than an unmount.
     pub fn run(self) -> io::Result<()> {
-        Ok(())
+        match self.session.run() {
+            // An aborted connection ends the session too.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            done => done,
+        }
     }
 }

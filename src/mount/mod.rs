@@ -1,1 +1,35 @@
 //! Set-up checks, locks, the background server, the list of live mounts.
+//!
+//! A mount, from the words to the view:
+//!
+//! ```text
+//!   options     words after -o            -> what is wanted               (pure)
+//!   private     no --upper given          -> a private upper and work
+//!   setup       the directories           -> open, told apart, locked, or a reason to refuse
+//!   server      fork; Overlay::open; make the mount; shake hands; hang it into the tree; answer
+//!     helper      the setuid fusermount3, for those who may not mount
+//!     watcher     auto_unmount: takes the mount away when its server dies
+//!     control     a socket that answers with the live counters
+//!   registry    one locked file for each live mount
+//!   unmount     out of the tree; then wait for the server to have written everything
+//! ```
+
+pub mod control;
+pub mod error;
+pub mod helper;
+pub mod mountinfo;
+pub mod options;
+pub mod place;
+pub mod private;
+pub mod registry;
+pub mod server;
+pub mod setup;
+pub mod unmount;
+mod watcher;
+pub mod who;
+
+pub use error::{MountError, Role};
+pub use options::{OptionError, Options};
+pub use registry::{Entry, JsonPath};
+pub use server::{Outcome, Request, mount};
+pub use setup::Directories;

@@ -1,70 +1,41 @@
 //! The rules and the state of one merged view.
+//!
+//! A request is answered in seven steps, straight down: decode (in [`crate::fuse`]), lock the node, look at
+//! both layers (`look.rs`), plan (`merge.rs`, pure), copy up what the plan needs (`copy_up.rs`), act with
+//! one or two system calls that publish the result, record it in the table of nodes (`node.rs`).
 
-use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
+mod attr;
+mod config;
+mod copy_up;
+mod create;
+mod dirs;
+mod file;
+mod listing;
+mod look;
+pub mod merge;
+pub mod node;
+mod remove;
+mod rename;
+mod work;
+mod xattrs;
 
-/// How an upper and its work directory reach the overlay: as open directories.
-#[derive(Debug)]
-pub struct UpperDirs {
-    /// The writable layer.
-    pub upper: OwnedFd,
-    /// The work directory (`W` itself, not `W/work`), on the same mount as `upper`.
-    pub work: OwnedFd,
-}
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-/// Which extended attribute namespace holds the private marks (K100, K101).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum XattrNamespace {
-    /// Probe at mount: `trusted.overlay.` where it can be set, else `user.overlay.`.
-    Auto,
-    /// `trusted.overlay.`
-    Trusted,
-    /// `user.overlay.` (the `userxattr` option)
-    User,
-}
+pub use attr::{Changes, Ownership};
+pub use config::{FsyncMode, LayerConfig, SetupError, UpperDirs, XattrNamespace};
+pub use create::{Caller, Made, NewObject};
+pub use dirs::Layer;
+pub use listing::{Listed, OpenDir};
+pub use node::{Node, NodeId, OpenFile, ROOT};
+pub use rename::RenameFlag;
 
-/// When copied-up objects and `fsync` calls reach the disk (K120-K122).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FsyncMode {
-    /// File data is on disk before a copy-up is published.
-    Auto,
-    /// Every copied-up object and its directory is on disk before the call returns.
-    Strict,
-    /// Nothing is ever synced.
-    Volatile,
-}
-
-/// The layers and rules of one merged view.
-#[derive(Debug)]
-pub struct LayerConfig {
-    /// The read-only layer, opened as a directory.
-    pub lower: OwnedFd,
-    /// The writable layer; `None` makes a read-only view.
-    pub upper: Option<UpperDirs>,
-    /// Where private marks live.
-    pub xattr: XattrNamespace,
-    /// Durability.
-    pub fsync: FsyncMode,
-}
-
-/// Why a merged view cannot be set up. The caller adds the paths.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// A probe or clean-up step failed; says which, and on which of the directories.
-    #[error("{step}: {errno}")]
-    Step {
-        /// What was tried, in words that name the directory (`lower`, `upper`, `work`).
-        step: String,
-        /// The kernel's reason.
-        errno: crate::sys::Errno,
-    },
-    /// The upper's file system lacks something an upper needs.
-    #[error("the upper's file system cannot hold an upper: {0}")]
-    Unsuitable(String),
-    /// `work/incompat` holds something (K8).
-    #[error("the work directory holds work/incompat/{0}: an earlier mount left it")]
-    Incompat(String),
-}
+use crate::format::{Namespace, OriginReader};
+use crate::sys::{Errno, Result, creds, io, stat};
+use dirs::Dirs;
+use node::{Birth, Lower, Nodes};
+use work::Work;
 
 /// Counters that `plyfs list` shows.
 #[derive(Debug, Default)]
@@ -77,10 +48,34 @@ pub struct Stats {
     pub copied_bytes: AtomicU64,
 }
 
+/// Tells the kernel that what it remembers about a node's attributes is out of date.
+type Invalidate = Box<dyn Fn(NodeId) + Send + Sync>;
+
 /// One merged view.
-#[derive(Debug)]
 pub struct Overlay {
+    dirs: Dirs,
+    work: Option<Work>,
+    nodes: Nodes,
+    marks: Namespace,
+    origins: Option<OriginReader>,
+    /// Device and inode of directories that the view is made of: the lower's entries for them lead nowhere.
+    traps: Vec<(u64, u64)>,
+    /// The longest name that a layer allows, bytes.
+    name_max: usize,
+    lower_dev: u64,
+    upper_dev: u64,
+    fsync: FsyncMode,
     stats: Stats,
+    invalidate: OnceLock<Invalidate>,
+}
+
+impl std::fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Overlay")
+            .field("marks", &self.marks)
+            .field("nodes", &self.nodes.len())
+            .finish()
+    }
 }
 
 impl Overlay {
@@ -88,8 +83,89 @@ impl Overlay {
     ///
     /// # Errors
     /// See [`SetupError`].
-    pub fn open(_config: LayerConfig) -> Result<Self, SetupError> {
-        Ok(Self { stats: Stats::default() })
+    pub fn open(config: LayerConfig) -> std::result::Result<Self, SetupError> {
+        let step = |what: &'static str| {
+            move |errno| SetupError::Step {
+                step: what.to_owned(),
+                errno,
+            }
+        };
+        creds::init_process();
+        let lower = stat::stat_fd(&config.lower).map_err(step("look at the lower"))?;
+        let origins = OriginReader::learn(&config.lower);
+        if origins.is_none() {
+            log::info!("the lower has no file handles of a known form: numbers change over a remount");
+        }
+        let mut marks = match config.xattr {
+            XattrNamespace::User => Namespace::User,
+            _ => Namespace::Trusted,
+        };
+        let (mut upper, mut work, mut upper_dev) = (None, None, lower.dev);
+        let mut traps = Vec::new();
+        let mut name_max = longest_name(&config.lower).map_err(step("look at the lower"))?;
+        let mut number = lower.ino;
+        if let Some(given) = config.upper {
+            let stat = stat::stat_fd(&given.upper).map_err(step("look at the upper"))?;
+            upper_dev = stat.dev;
+            let base = stat::stat_fd(&given.work).map_err(step("look at the work directory"))?;
+            traps.extend([(stat.dev, stat.ino), (base.dev, base.ino)]);
+            name_max = name_max.max(longest_name(&given.upper).map_err(step("look at the upper"))?);
+            number = stat.ino;
+            let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
+            marks = taken.probe(config.xattr)?;
+            work = Some(taken);
+            upper = Some((given.upper, stat.ino));
+        }
+        log::debug!(
+            "private marks live under {}",
+            String::from_utf8_lossy(marks.prefix())
+        );
+        let nodes = Nodes::default();
+        if let Some(work) = &work {
+            nodes.load_claims(
+                work.read_claims()
+                    .map_err(step("read the record of claimed numbers"))?,
+            );
+        }
+        nodes.insert_root(Birth {
+            kind: libc::S_IFDIR,
+            number,
+            upper: upper.as_ref().map(|(_, ino)| *ino),
+            upper_shared: false,
+            from_origin: false,
+            lower: Some(Lower::Object {
+                ino: lower.ino,
+                shared: false,
+            }),
+            impure: false,
+        });
+        Ok(Self {
+            dirs: Dirs::new(config.lower, upper.map(|(fd, _)| fd), config::descriptor_limit()),
+            work,
+            nodes,
+            marks,
+            origins,
+            traps,
+            name_max,
+            lower_dev: lower.dev,
+            upper_dev,
+            fsync: config.fsync,
+            stats: Stats::default(),
+            invalidate: OnceLock::new(),
+        })
+    }
+
+    /// Installs the way to tell the kernel about attributes that changed behind its back.
+    pub fn on_invalidate(&self, call: impl Fn(NodeId) + Send + Sync + 'static) {
+        if self.invalidate.set(Box::new(call)).is_err() {
+            log::debug!("the view is served already");
+        }
+    }
+
+    fn attributes_changed(&self, node: &Node) {
+        if let Some(call) = self.invalidate.get() {
+            call(node.id);
+        }
     }
 
     /// The live counters.
@@ -97,11 +173,44 @@ impl Overlay {
         &self.stats
     }
 
+    /// Counts one request.
+    pub fn count_request(&self) {
+        self.stats.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Brings everything in the upper to disk; does nothing for a read-only or volatile view.
     ///
     /// # Errors
     /// What syncfs(2) says.
-    pub fn sync(&self) -> crate::sys::Result<()> {
-        Ok(())
+    pub fn sync(&self) -> Result<()> {
+        let (FsyncMode::Auto | FsyncMode::Strict, Some(work)) = (self.fsync, &self.work) else {
+            return Ok(());
+        };
+        // syncfs(2) refuses O_PATH descriptors.
+        let dir = crate::sys::at::reopen_dir(work.fd())?;
+        io::sync_fs(dir.as_fd())
     }
+
+    /// The node with this id.
+    ///
+    /// # Errors
+    /// ESTALE for an id that the kernel has been told to forget.
+    pub fn node(&self, id: NodeId) -> Result<Arc<Node>> {
+        self.nodes.get(id).ok_or(Errno::STALE)
+    }
+
+    /// The kernel drops `count` references to a node (FUSE FORGET).
+    pub fn forget(&self, id: NodeId, count: u64) {
+        for dir in self.nodes.forget(id, count) {
+            self.dirs.forget(dir);
+        }
+    }
+
+    fn work(&self) -> Result<&Work> {
+        self.work.as_ref().ok_or(Errno::ROFS)
+    }
+}
+
+fn longest_name(fd: impl AsFd) -> Result<usize> {
+    Ok(usize::try_from(io::stat_fs(fd)?.f_namemax).unwrap_or(255))
 }

@@ -1,6 +1,21 @@
 //! System calls made safe: every function takes a directory descriptor and one name, never a path.
 //!
-//! This is the only module of the crate that may contain `unsafe`.
+//! This is the only module of the crate that may contain `unsafe`. Calls that rustix has are used from
+//! there; what it lacks (`*xattrat`, `setfsuid`, `name_to_handle_at`, a few ioctls) is wrapped here.
+
+pub mod at;
+pub mod caller;
+pub mod copy;
+pub mod creds;
+pub mod dirent;
+pub mod fault;
+pub mod fusectl;
+pub mod handle;
+pub mod io;
+pub mod stat;
+pub mod xattr;
+
+pub mod fusedev;
 
 pub use rustix::io::Errno;
 

@@ -1,4 +1,21 @@
-//! The integration tests.
-#![allow(missing_docs)]
+//! The integration tests: one binary, one file per subject.
+//!
+//! The rule tests run each scenario twice, on the kernel's overlay and on plyfs, and compare; see
+//! [`common::scenario`]. They need root for most of what they do; as an ordinary user they print `SKIP` lines.
+//!
+//! Environment: `PLYFS_TEST_DIR` (where the layers are made, default `/var/tmp`), `PLYFS_TEST_OURS` (another
+//! program in the place of plyfs, or the word `kernel`), `PLYFS_TEST_SIDES=kernel|ours` (one side only).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    dead_code
+)]
 
+mod cli;
+mod common;
 mod differential;
+mod rules;
+mod smoke;

@@ -1,0 +1,857 @@
+//! One method for each request: decode, call the overlay, answer.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use parking_lot::Mutex;
+
+use super::io_mode::{Answered, Modes};
+use super::wire::{self, Answer, EntryOut};
+use crate::overlay::{
+    Caller, Changes, NewObject, Node, NodeId, OpenDir, OpenFile, Overlay, Ownership, RenameFlag,
+};
+use crate::sys::at::SetTime;
+use crate::sys::creds::Ids;
+use crate::sys::stat::{Stat, Time};
+use crate::sys::{Errno, Result, io as sysio};
+
+/// What the kernel is asked for; each only where it is offered.
+const WANTED: &[InitFlags] = &[
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_POSIX_ACL,
+];
+
+/// The greatest write in one request, bytes.
+const MAX_WRITE: u32 = 1 << 20;
+/// Copying more than this up is left to a thread of its own, so that other requests need not wait.
+const LARGE: u64 = 1 << 20;
+/// `FS_IOC_GETFLAGS` on 64-bit and, for 32-bit programs, `FS_IOC32_GETFLAGS`.
+const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
+
+#[derive(Debug)]
+struct Shared {
+    overlay: Arc<Overlay>,
+    device: OwnedFd,
+    modes: Modes,
+    ttl: Duration,
+    files: Mutex<HashMap<u64, Arc<OpenFile>>>,
+    dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
+    next_handle: AtomicU64,
+}
+
+/// Answers the kernel's requests.
+#[derive(Debug)]
+pub struct Handler {
+    shared: Arc<Shared>,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.raw_os_error())
+}
+
+fn caller(req: &Request, umask: u32) -> Caller {
+    Caller {
+        ids: Ids {
+            uid: req.uid(),
+            gid: req.gid(),
+        },
+        umask,
+        pid: req.pid(),
+    }
+}
+
+/// fuser turns seconds and nanoseconds before 1970 into a wrong instant, but in a way that can be undone.
+fn from_fuser_time(time: SystemTime) -> Time {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => Time {
+            secs: after.as_secs() as i64,
+            nanos: after.subsec_nanos(),
+        },
+        Err(before) => {
+            let before = before.duration();
+            Time {
+                secs: (before.as_secs() as i64).wrapping_neg(),
+                nanos: before.subsec_nanos(),
+            }
+        }
+    }
+}
+
+fn set_time(time: Option<TimeOrNow>) -> SetTime {
+    match time {
+        None => SetTime::Keep,
+        Some(TimeOrNow::Now) => SetTime::Now,
+        Some(TimeOrNow::SpecificTime(time)) => SetTime::At(from_fuser_time(time)),
+    }
+}
+
+fn file_type(kind: u32) -> FileType {
+    match kind {
+        libc::S_IFDIR => FileType::Directory,
+        libc::S_IFLNK => FileType::Symlink,
+        libc::S_IFCHR => FileType::CharDevice,
+        libc::S_IFBLK => FileType::BlockDevice,
+        libc::S_IFIFO => FileType::NamedPipe,
+        libc::S_IFSOCK => FileType::Socket,
+        _ => FileType::RegularFile,
+    }
+}
+
+fn system_time(time: Time) -> SystemTime {
+    let nanos = Duration::from_nanos(u64::from(time.nanos));
+    let whole = Duration::from_secs(time.secs.unsigned_abs());
+    let base = if time.secs >= 0 {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    };
+    base.and_then(|base| base.checked_add(nanos))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn file_attr(stat: &Stat) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(stat.ino),
+        size: stat.size,
+        blocks: stat.blocks,
+        atime: system_time(stat.atime),
+        mtime: system_time(stat.mtime),
+        ctime: system_time(stat.ctime),
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: file_type(stat.kind()),
+        perm: (stat.mode & 0o7777) as u16,
+        nlink: stat.nlink,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: wire::pack_device(stat.rdev),
+        blksize: stat.blksize,
+        flags: 0,
+    }
+}
+
+impl Shared {
+    fn handle(&self) -> u64 {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn file(&self, handle: FileHandle) -> Result<Arc<OpenFile>> {
+        self.files.lock().get(&handle.0).cloned().ok_or(Errno::BADF)
+    }
+
+    fn dir(&self, handle: FileHandle) -> Result<Arc<OpenDir>> {
+        self.dirs.lock().get(&handle.0).cloned().ok_or(Errno::BADF)
+    }
+
+    fn entry_out<'a>(&self, node: NodeId, stat: &'a Stat) -> EntryOut<'a> {
+        EntryOut {
+            node,
+            stat: Some(stat),
+            name_ttl: self.ttl,
+            attr_ttl: self.ttl,
+        }
+    }
+
+    /// Sends an answer in which nodes were counted as looked up; takes the counts back if nobody gets it.
+    fn deliver(&self, answer: Answer, counted: &[NodeId]) -> bool {
+        let sent = answer.send(&self.device);
+        if let Err(errno) = sent {
+            log::debug!("an answer was not wanted any more: {errno}");
+            counted.iter().for_each(|node| self.overlay.forget(*node, 1));
+        }
+        sent.is_ok()
+    }
+
+    fn reply_entry(&self, req: &Request, reply: ReplyEntry, result: Result<(Arc<Node>, Stat)>) {
+        match result {
+            Ok((node, stat)) => {
+                let mut answer = Answer::new(req.unique().0);
+                answer.entry(&self.entry_out(node.id, &stat));
+                self.deliver(answer, &[node.id]);
+                // The answer is out; fuser's own would be a second one. Nothing but a reference is lost.
+                std::mem::forget(reply);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn reply_attr(&self, reply: ReplyAttr, result: Result<Stat>) {
+        match result {
+            Ok(stat) => reply.attr(&self.ttl, &file_attr(&stat)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// Gives an open file its handle, and chooses who does its I/O.
+    fn add_file(&self, open: Arc<OpenFile>) -> (u64, FopenFlags, u32) {
+        let handle = self.handle();
+        let (mode, backing) = match self.modes.enter(&open) {
+            Answered::Passthrough(backing) => (FopenFlags::FOPEN_PASSTHROUGH, backing),
+            // All writes come through the view, so what the kernel has cached stays true between opens.
+            Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
+            Answered::Cached { .. } => (FopenFlags::empty(), 0),
+        };
+        self.files.lock().insert(handle, open);
+        (handle, mode | FopenFlags::FOPEN_NOFLUSH, backing)
+    }
+
+    fn remove_file(&self, handle: u64) {
+        let open = self.files.lock().remove(&handle);
+        if let Some(open) = open {
+            self.modes.leave(open.node.id);
+        }
+    }
+
+    fn reply_open(&self, unique: u64, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
+        match result {
+            Ok(open) => {
+                let (handle, flags, backing) = self.add_file(open);
+                let mut answer = Answer::new(unique);
+                answer.open(handle, flags.bits(), backing);
+                if let Err(errno) = answer.send(&self.device) {
+                    log::debug!("an open file was not wanted any more: {errno}");
+                    self.remove_file(handle);
+                }
+                std::mem::forget(reply);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// True if an operation on the node means copying much data first.
+    fn is_large(&self, node: NodeId) -> bool {
+        let Ok(node) = self.overlay.node(node) else {
+            return false;
+        };
+        node.is_file()
+            && node.upper().is_none()
+            && self.overlay.attributes(&node).is_ok_and(|stat| stat.size > LARGE)
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
+    match result {
+        Err(error) => reply.error(errno(error)),
+        Ok(value) if size == 0 => match u32::try_from(value.len()) {
+            Ok(len) => reply.size(len),
+            Err(_) => reply.error(fuser::Errno::E2BIG),
+        },
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(fuser::Errno::ERANGE),
+    }
+}
+
+impl Handler {
+    /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
+    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, ttl: Duration) -> Self {
+        let shared = Shared {
+            overlay,
+            device,
+            modes: Modes::new(backing),
+            ttl,
+            files: Mutex::default(),
+            dirs: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn begin(&self) -> &Arc<Shared> {
+        self.shared.overlay.count_request();
+        &self.shared
+    }
+
+    /// Runs a job here, or in a thread of its own when it may take long.
+    fn run(&self, slow: bool, job: impl FnOnce(&Shared) + Send + 'static) {
+        let shared = Arc::clone(self.begin());
+        if !slow {
+            return job(&shared);
+        }
+        let job = Arc::new(Mutex::new(Some(job)));
+        let take = |job: &Mutex<Option<_>>| job.lock().take();
+        let theirs = Arc::clone(&job);
+        let in_thread = Arc::clone(&shared);
+        let spawned = std::thread::Builder::new().name("copy-up".into()).spawn(move || {
+            if let Some(job) = take(&theirs) {
+                job(&in_thread);
+            }
+        });
+        if let Err(error) = spawned {
+            log::debug!("no thread for a long job: {error}");
+            if let Some(job) = take(&job) {
+                job(&shared);
+            }
+        }
+    }
+}
+
+impl Filesystem for Handler {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            if let Err(missing) = config.add_capabilities(*flag) {
+                log::debug!("this kernel does not offer {missing:?}");
+            }
+        }
+        if let Err(nearest) = config.set_max_write(MAX_WRITE) {
+            log::debug!("the greatest write is {nearest} bytes");
+        }
+        if let Err(nearest) = config.set_max_background(64) {
+            log::debug!("at most {nearest} requests in the background");
+        }
+        // Backing files may lie on a plain file system, and a kernel overlay may lie above the view.
+        match (
+            config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
+            config.set_max_stack_depth(1),
+        ) {
+            (Ok(()), Ok(_)) => self.shared.modes.allow(),
+            _ => log::debug!("this kernel has no passthrough"),
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let shared = self.begin();
+        let found = shared.overlay.lookup(parent.0, name.as_bytes());
+        if found.as_ref().is_err_and(|error| *error == Errno::NOENT) && !shared.ttl.is_zero() {
+            // The kernel may remember that there is nothing.
+            let mut answer = Answer::new(req.unique().0);
+            answer.entry(&EntryOut {
+                node: 0,
+                stat: None,
+                name_ttl: shared.ttl,
+                attr_ttl: shared.ttl,
+            });
+            shared.deliver(answer, &[]);
+            std::mem::forget(reply);
+            return;
+        }
+        shared.reply_entry(req, reply, found);
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.shared.overlay.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let shared = self.begin();
+        shared.reply_attr(reply, shared.overlay.getattr(ino.0));
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode,
+            ownership: Ownership { uid, gid },
+            size,
+            atime: set_time(atime),
+            mtime: set_time(mtime),
+        };
+        let pid = req.pid();
+        self.run(self.shared.is_large(ino.0), move |shared| {
+            let open = fh.and_then(|fh| shared.file(fh).ok());
+            shared.reply_attr(
+                reply,
+                shared.overlay.setattr(ino.0, &changes, open.as_deref(), pid),
+            );
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.begin().overlay.readlink(ino.0) {
+            Ok(text) => reply.data(&text),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let shared = self.begin();
+        let what = NewObject::Special(mode & libc::S_IFMT, wire::unpack_device(rdev));
+        let made = shared
+            .overlay
+            .make(parent.0, name.as_bytes(), what, mode, caller(req, umask));
+        shared.reply_entry(req, reply, made.map(|made| (made.node, made.stat)));
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let shared = self.begin();
+        let made = shared.overlay.make(
+            parent.0,
+            name.as_bytes(),
+            NewObject::Dir,
+            mode,
+            caller(req, umask),
+        );
+        shared.reply_entry(req, reply, made.map(|made| (made.node, made.stat)));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.begin().overlay.unlink(parent.0, name.as_bytes()));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.begin().overlay.rmdir(parent.0, name.as_bytes()));
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let shared = self.begin();
+        let what = NewObject::Symlink(target.as_os_str().as_bytes());
+        let made = shared
+            .overlay
+            .make(parent.0, name.as_bytes(), what, 0o777, caller(req, 0));
+        shared.reply_entry(req, reply, made.map(|made| (made.node, made.stat)));
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flag = match flags.bits() {
+            0 => RenameFlag::None,
+            libc::RENAME_NOREPLACE => RenameFlag::NoReplace,
+            libc::RENAME_EXCHANGE => RenameFlag::Exchange,
+            // A whiteout is not the caller's to make (K96).
+            _ => return reply.error(fuser::Errno::EINVAL),
+        };
+        let overlay = &self.begin().overlay;
+        let done = overlay.rename(parent.0, name.as_bytes(), newparent.0, newname.as_bytes(), flag);
+        reply_empty(reply, done);
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let shared = self.begin();
+        let made = shared.overlay.link(ino.0, newparent.0, newname.as_bytes());
+        shared.reply_entry(req, reply, made);
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && flags.0 & libc::O_TRUNC == 0;
+        let (unique, pid) = (req.unique().0, req.pid());
+        self.run(writes && self.shared.is_large(ino.0), move |shared| {
+            let opened = shared.overlay.open_file(ino.0, flags.0, pid);
+            shared.reply_open(unique, reply, opened);
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let open = match self.begin().file(fh) {
+            Ok(open) => open,
+            Err(error) => return reply.error(errno(error)),
+        };
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let room = buffer.get_mut(..size).unwrap_or_default();
+            match sysio::read_at(&*open.file(), room, offset) {
+                Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let shared = self.begin();
+        let drops_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = shared
+            .file(fh)
+            .and_then(|open| shared.overlay.write(&open, data, offset, drops_suid));
+        match written {
+            Ok(n) => reply.written(n as u32),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        // Nobody waits for the close itself.
+        reply.ok();
+        self.begin().remove_file(fh.0);
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.run(true, move |shared| {
+            reply_empty(
+                reply,
+                shared
+                    .file(fh)
+                    .and_then(|open| shared.overlay.fsync(&open, datasync)),
+            );
+        });
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let shared = self.begin();
+        match shared.overlay.open_dir(ino.0) {
+            Ok(dir) => {
+                let handle = shared.handle();
+                shared.dirs.lock().insert(handle, Arc::new(dir));
+                reply.opened(FileHandle(handle), FopenFlags::empty());
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let shared = self.begin();
+        let listed = shared.dir(fh).and_then(|dir| {
+            shared.overlay.list(&dir, offset, false, |entry| {
+                let name = OsStr::from_bytes(entry.name);
+                !reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let shared = self.begin();
+        let room = wire::listing_room(&reply);
+        let mut answer = Answer::new(req.unique().0);
+        let mut counted = Vec::new();
+        let listed = shared.dir(fh).and_then(|dir| {
+            shared.overlay.list(&dir, offset, true, |entry| {
+                if !answer.fits(entry.name, room) {
+                    return false;
+                }
+                let none = EntryOut {
+                    node: 0,
+                    stat: None,
+                    name_ttl: Duration::ZERO,
+                    attr_ttl: Duration::ZERO,
+                };
+                let out = match &entry.known {
+                    Some((node, stat)) => {
+                        counted.push(node.id);
+                        shared.entry_out(node.id, stat)
+                    }
+                    None => none,
+                };
+                answer.dirent_plus(&out, entry.number, entry.next, entry.kind, entry.name);
+                true
+            })
+        });
+        match listed {
+            // What was gathered before an error is handed out first; the next request meets the error again.
+            Err(error) if counted.is_empty() => reply.error(errno(error)),
+            _ => {
+                shared.deliver(answer, &counted);
+                std::mem::forget(reply);
+            }
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        drop(self.begin().dirs.lock().remove(&fh.0));
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.run(true, move |shared| {
+            reply_empty(
+                reply,
+                shared.dir(fh).and_then(|dir| shared.overlay.fsync_dir(&dir.node)),
+            );
+        });
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.begin().overlay.stat_fs() {
+            Ok(fs) => reply.statfs(
+                fs.f_blocks,
+                fs.f_bfree,
+                fs.f_bavail,
+                fs.f_files,
+                fs.f_ffree,
+                u32::try_from(fs.f_bsize).unwrap_or(4096),
+                u32::try_from(fs.f_namemax).unwrap_or(255),
+                u32::try_from(fs.f_frsize).unwrap_or(4096),
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (name, value, pid) = (name.as_bytes().to_vec(), value.to_vec(), req.pid());
+        self.run(self.shared.is_large(ino.0), move |shared| {
+            reply_empty(reply, shared.overlay.setxattr(ino.0, &name, &value, flags, pid));
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.begin().overlay.getxattr(ino.0, name.as_bytes()));
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.begin().overlay.listxattr(ino.0, req.pid()));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.begin().overlay.removexattr(ino.0, name.as_bytes()));
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let shared = self.begin();
+        match shared
+            .overlay
+            .create(parent.0, name.as_bytes(), mode, flags, caller(req, umask))
+        {
+            Ok((node, stat, open)) => {
+                let (handle, flags, backing) = shared.add_file(open);
+                let mut answer = Answer::new(req.unique().0);
+                answer.entry(&shared.entry_out(node.id, &stat));
+                answer.open(handle, flags.bits(), backing);
+                if !shared.deliver(answer, &[node.id]) {
+                    shared.remove_file(handle);
+                }
+                std::mem::forget(reply);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        _in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let shared = self.begin();
+        if !GETFLAGS.contains(&cmd) {
+            // Flags are shown, not changed (K68).
+            return reply.error(fuser::Errno::ENOTTY);
+        }
+        match shared.file(fh).and_then(|open| sysio::inode_flags(&*open.file())) {
+            Ok(flags) => {
+                let bytes = flags.to_ne_bytes();
+                let len = bytes.len().min(out_size as usize);
+                reply.ioctl(0, bytes.get(..len).unwrap_or_default());
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let shared = self.begin();
+        let range = (offset, length);
+        let done = shared
+            .file(fh)
+            .and_then(|open| shared.overlay.allocate(&open, mode, range, req.pid()));
+        reply_empty(reply, done);
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self
+            .begin()
+            .file(fh)
+            .and_then(|open| sysio::seek(&*open.file(), offset, whence))
+        {
+            Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let shared = self.begin();
+        // The answer's count has 32 bits.
+        let len = usize::try_from(len.min(1 << 30)).unwrap_or(1 << 30);
+        let copied = shared.file(fh_in).and_then(|from| {
+            let to = shared.file(fh_out)?;
+            shared
+                .overlay
+                .copy_range((&from, offset_in), (&to, offset_out), len, req.pid())
+        });
+        match copied {
+            Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_survive_fuser() {
+        // As fuser computes it from (-2, 200_000_000), which means 1.8 s before 1970.
+        let wrong = SystemTime::UNIX_EPOCH - Duration::new(2, 200_000_000);
+        let time = from_fuser_time(wrong);
+        assert_eq!(
+            time,
+            Time {
+                secs: -2,
+                nanos: 200_000_000
+            }
+        );
+        assert_eq!(
+            system_time(time),
+            SystemTime::UNIX_EPOCH - Duration::from_millis(1800)
+        );
+    }
+}

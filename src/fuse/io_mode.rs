@@ -1,0 +1,146 @@
+//! Which open files the kernel reads and writes by itself (FUSE passthrough).
+//!
+//! The kernel keeps one mode for all opens of a node at a time: either its own page cache, with requests
+//! to this server, or one backing file; a mixture, or a second backing file, is EIO. The rule that makes
+//! a wrong backing impossible: **only a file of the upper is ever passed through**. An upper file never
+//! changes its real file again, while a lower one does when it is copied up under a reader. A node that is
+//! open in cached mode stays so until its last close, also when it was copied up in between.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::overlay::{Node, NodeId, OpenFile};
+use crate::sys::{Errno, Result, fusectl};
+
+/// A file registered with the kernel; unregistered when dropped.
+#[derive(Debug)]
+struct Backing {
+    device: Arc<OwnedFd>,
+    id: u32,
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        if let Err(errno) = fusectl::backing_close(self.device.as_fd(), self.id) {
+            log::debug!("backing file {}: {errno}", self.id);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Mode {
+    Cached(u32),
+    Passthrough(u32, Backing),
+}
+
+/// How an open is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// The kernel reads and writes this backing file.
+    Passthrough(u32),
+    /// Through the kernel's page cache; `keep` says that what is in it is true.
+    Cached {
+        /// Pages cached before may be kept.
+        keep: bool,
+    },
+}
+
+/// The modes of all nodes that are open.
+#[derive(Debug)]
+pub struct Modes {
+    device: Arc<OwnedFd>,
+    allowed: AtomicBool,
+    nodes: Mutex<HashMap<NodeId, Mode>>,
+}
+
+impl Modes {
+    /// No file is passed through until [`Modes::allow`] is called.
+    pub fn new(device: OwnedFd) -> Self {
+        Self {
+            device: Arc::new(device),
+            allowed: AtomicBool::new(false),
+            nodes: Mutex::default(),
+        }
+    }
+
+    /// The kernel offers passthrough.
+    pub fn allow(&self) {
+        self.allowed.store(true, Ordering::Relaxed);
+    }
+
+    /// Chooses the mode of one more open.
+    pub fn enter(&self, open: &OpenFile) -> Answered {
+        let node = &open.node;
+        let mut nodes = self.nodes.lock();
+        let keep = |node: &Node| !node.cache_bypassed.swap(false, Ordering::Relaxed);
+        match nodes.get_mut(&node.id) {
+            Some(Mode::Cached(count)) => {
+                *count = count.saturating_add(1);
+                return Answered::Cached { keep: keep(node) };
+            }
+            Some(Mode::Passthrough(count, backing)) => {
+                *count = count.saturating_add(1);
+                if open.writes {
+                    node.cache_bypassed.store(true, Ordering::Relaxed);
+                }
+                return Answered::Passthrough(backing.id);
+            }
+            None => {}
+        }
+        match self.register(open) {
+            Some(backing) => {
+                let id = backing.id;
+                if open.writes {
+                    node.cache_bypassed.store(true, Ordering::Relaxed);
+                }
+                nodes.insert(node.id, Mode::Passthrough(1, backing));
+                Answered::Passthrough(id)
+            }
+            None => {
+                nodes.insert(node.id, Mode::Cached(1));
+                Answered::Cached { keep: keep(node) }
+            }
+        }
+    }
+
+    fn register(&self, open: &OpenFile) -> Option<Backing> {
+        // The kernel writes a backing file with this server's privileges, and would leave setuid bits (K103).
+        let keeps_suid = open.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        if !self.allowed.load(Ordering::Relaxed) || open.on_lower() || keeps_suid {
+            return None;
+        }
+        let registered: Result<u32> = fusectl::backing_open(self.device.as_fd(), open.file().as_raw_fd());
+        match registered {
+            Ok(id) => Some(Backing {
+                device: Arc::clone(&self.device),
+                id,
+            }),
+            Err(errno) => {
+                if matches!(errno, Errno::PERM | Errno::LOOP | Errno::OPNOTSUPP | Errno::NOTTY) {
+                    log::info!("no passthrough here: {errno}");
+                    self.allowed.store(false, Ordering::Relaxed);
+                }
+                None
+            }
+        }
+    }
+
+    /// One open of the node was closed.
+    pub fn leave(&self, node: NodeId) {
+        let mut nodes = self.nodes.lock();
+        let last = match nodes.get_mut(&node) {
+            Some(Mode::Cached(count) | Mode::Passthrough(count, _)) => {
+                *count = count.saturating_sub(1);
+                *count == 0
+            }
+            None => false,
+        };
+        let gone = if last { nodes.remove(&node) } else { None };
+        drop(nodes);
+        drop(gone);
+    }
+}

@@ -1,0 +1,109 @@
+//! The control socket of a server: one line asks, one line of JSON answers.
+//!
+//! It lies in the runtime directory, which only its user can enter.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::MountError;
+use crate::overlay::Overlay;
+
+/// How long either side waits for the other: it is a local socket and a line of text.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A request is one word; more than this is nonsense.
+const LONGEST_REQUEST: u64 = 4096;
+
+/// What a view has done since it was mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Requests answered.
+    pub requests: u64,
+    /// Objects copied up.
+    pub copy_ups: u64,
+    /// Bytes of file data copied up.
+    pub copied_bytes: u64,
+}
+
+/// A listening control socket; its file goes away when this is dropped.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Opens the socket and answers on a thread of its own.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn listen(path: PathBuf, overlay: Arc<Overlay>) -> Result<Control, MountError> {
+    // A socket of this name without a live server is left over from a killed one with the same number.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(MountError::io("cannot remove the old control socket", &path)(
+                error,
+            ));
+        }
+        _ => {}
+    }
+    let listener =
+        UnixListener::bind(&path).map_err(MountError::io("cannot make the control socket", &path))?;
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            for connection in listener.incoming() {
+                let answered = connection.and_then(|stream| answer(stream, &overlay));
+                if let Err(error) = answered {
+                    log::debug!("control socket: {error}");
+                }
+            }
+        })
+        .map_err(MountError::io("cannot start a thread for", &path))?;
+    Ok(Control { path })
+}
+
+fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(LONGEST_REQUEST)).read_line(&mut line)?;
+    let text = match line.trim() {
+        "stats" => {
+            let stats = overlay.stats();
+            serde_json::to_string(&Counters {
+                requests: stats.requests.load(Relaxed),
+                copy_ups: stats.copy_ups.load(Relaxed),
+                copied_bytes: stats.copied_bytes.load(Relaxed),
+            })?
+        }
+        other => serde_json::json!({ "error": format!("unknown request '{other}'") }).to_string(),
+    };
+    (&stream).write_all(text.as_bytes())?;
+    (&stream).write_all(b"\n")
+}
+
+/// Asks the server behind `socket` for its counters.
+///
+/// # Errors
+/// When it does not answer in time, or with something else.
+pub fn counters(socket: &Path) -> std::io::Result<Counters> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    (&stream).write_all(b"stats\n")?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(LONGEST_REQUEST)).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}

@@ -1,0 +1,476 @@
+//! From checked directories to an answering server, in the foreground or behind the caller's back.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
+use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::error::{MountError, Role};
+use super::options::Options;
+use super::registry::{Entry, JsonPath};
+use super::setup::{Checked, Directories, mounted_at};
+use super::watcher::Watcher;
+use super::{control, helper, mountinfo, registry, setup};
+use crate::fuse::{ServeOptions, Server};
+use crate::overlay::{LayerConfig, Overlay, UpperDirs};
+use crate::sys::{Errno, fusedev};
+
+/// Threads that answer requests: one keeps the other from waiting for the disk.
+const THREADS: usize = 2;
+
+/// What to mount, and how.
+#[derive(Debug)]
+pub struct Request {
+    /// The directories.
+    pub directories: Directories,
+    /// The words.
+    pub options: Options,
+    /// The first column of mount(8), if it is not the lower's path.
+    pub source: Option<OsString>,
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// The mount point was made for this mount and goes with it.
+    pub remove_mount_point: bool,
+    /// Write a log even though the server is in the background.
+    pub log: bool,
+}
+
+/// What became of a mount.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The view answers; a background server has it.
+    Ready(Box<Entry>),
+    /// This *is* the server, in the foreground or in the background, and its view has been unmounted.
+    Ended,
+}
+
+/// What the background server tells its parent.
+#[derive(Serialize, Deserialize)]
+enum Report {
+    Ready(Entry),
+    Failed(String),
+}
+
+/// Checks, mounts, and returns when the view answers; with `foreground`, when it has been unmounted again.
+/// `on_ready` is called in the foreground once the view answers.
+///
+/// Splits the process: to be called before there are threads, and the caller ends on [`Outcome::Ended`].
+///
+/// # Errors
+/// Whatever stood in the way; nothing is mounted then.
+pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome, MountError> {
+    let checked = setup::check(&request.directories, request.options.attributes.read_only)?;
+    let runtime = registry::directory()?;
+    let merged = checked.paths.merged.clone();
+    if request.foreground {
+        serve(request, checked, &runtime, None, |entry| {
+            on_ready(entry);
+            Ok(())
+        })?;
+        return Ok(Outcome::Ended);
+    }
+    let (reader, writer) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(MountError::io("cannot make a pipe for", &merged))?;
+    match fusedev::fork().map_err(MountError::io("cannot start a server for", &merged))? {
+        fusedev::Forked::Parent(child) => {
+            drop((checked, writer));
+            wait_until_ready(reader, child, &merged)
+        }
+        fusedev::Forked::Child => {
+            drop(reader);
+            be_background(request, checked, &runtime, File::from(writer));
+            Ok(Outcome::Ended)
+        }
+    }
+}
+
+/// The parent's part: exit status 0 is promised only for a view that answers.
+fn wait_until_ready(
+    reader: OwnedFd,
+    child: rustix::process::Pid,
+    merged: &Path,
+) -> Result<Outcome, MountError> {
+    let died = |how: String| MountError::ServerDied {
+        path: merged.to_owned(),
+        how,
+    };
+    let mut text = Vec::new();
+    File::from(reader)
+        .read_to_end(&mut text)
+        .map_err(MountError::io("cannot hear from the server of", merged))?;
+    match serde_json::from_slice(&text) {
+        Ok(Report::Ready(entry)) => match std::fs::metadata(merged) {
+            Ok(_) => Ok(Outcome::Ready(Box::new(entry))),
+            Err(error) => Err(died(format!("looking at the mount point: {error}"))),
+        },
+        Ok(Report::Failed(reason)) => Err(MountError::FromServer(reason)),
+        Err(_) => {
+            let status = waitpid(Some(child), WaitOptions::empty())
+                .map_err(MountError::io("cannot wait for the server of", merged))?;
+            Err(died(
+                match status.map(|(_, status)| (status.terminating_signal(), status.exit_status())) {
+                    Some((Some(signal), _)) => format!("killed by signal {signal}"),
+                    Some((None, Some(code))) => format!("exit status {code}"),
+                    _ => "for an unknown reason".to_owned(),
+                },
+            ))
+        }
+    }
+}
+
+/// The child's part, which the caller's terminal, pipes and directory have nothing to do with.
+fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File) {
+    let mut pipe = Some(pipe);
+    let merged = checked.paths.merged.clone();
+    let prepared = rustix::process::setsid()
+        .map_err(MountError::io("cannot start a session for", &merged))
+        .and_then(|_| {
+            if request.log {
+                open_log(runtime).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+    let ended = prepared.and_then(|log| {
+        if let Some((file, path)) = &log {
+            rustix::stdio::dup2_stderr(file).map_err(MountError::io("cannot log to", path))?;
+        }
+        let path = log.as_ref().map(|(_, path)| path.as_path());
+        serve(request, checked, runtime, path, |entry| {
+            fusedev::silence(log.as_ref().map(|(file, _)| file.as_fd()))
+                .map_err(MountError::io("cannot open", Path::new("/dev/null")))?;
+            report(&mut pipe, &Report::Ready(entry.clone()))
+        })
+    });
+    if let Err(error) = ended {
+        // Told by the parent, if that still waits; else there is only the log.
+        if pipe.is_none() {
+            log::error!("{error}");
+        } else if let Err(error) = report(&mut pipe, &Report::Failed(error.to_string())) {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Tells the waiting parent how it went, once.
+fn report(pipe: &mut Option<File>, report: &Report) -> Result<(), MountError> {
+    let Some(mut pipe) = pipe.take() else {
+        return Ok(());
+    };
+    let failed = MountError::io("cannot report to", Path::new("the waiting command"));
+    match serde_json::to_writer(&mut pipe, report).map_err(std::io::Error::from) {
+        // It was killed while it waited; the mount was asked for and stays.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(failed),
+    }
+}
+
+fn open_log(runtime: &Path) -> Result<(File, PathBuf), MountError> {
+    let path = runtime.join(format!("{}.log", std::process::id()));
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(MountError::io("cannot write the log", &path))?;
+    Ok((file, path))
+}
+
+/// The life of a server.
+fn serve(
+    request: &Request,
+    checked: Checked,
+    runtime: &Path,
+    log: Option<&Path>,
+    on_ready: impl FnOnce(&Entry) -> Result<(), MountError>,
+) -> Result<(), MountError> {
+    let Checked {
+        lower,
+        upper,
+        merged,
+        fuse,
+        paths,
+        helper,
+    } = checked;
+    raise_descriptor_limit();
+    rustix::process::chdir("/").map_err(MountError::io("cannot go to", Path::new("/")))?;
+    let mut watcher = if request.options.auto_unmount {
+        Some(Watcher::start(&paths.merged, helper.as_ref())?)
+    } else {
+        None
+    };
+    // From here on a signal waits until the view can be taken down.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
+    // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
+    let _locks = keep_locked(upper.as_ref(), &paths)?;
+    let overlay = open_overlay(request, lower, upper, &paths)?;
+    let options = ServeOptions {
+        timeout: request.options.timeout,
+        allow_root: request.options.allow_root,
+        threads: THREADS,
+    };
+    let start = |fuse| {
+        Server::start(fuse, Arc::clone(&overlay), &options).map_err(MountError::io(
+            "the kernel does not speak with the server of",
+            &paths.merged,
+        ))
+    };
+
+    let source = source(request, &paths.lower);
+    let (server, take_down) = if let Some(helper) = helper {
+        // The helper mounts in sight of everyone, so the handshake comes second.
+        let wide = request.options.allow_other || request.options.allow_root;
+        let fuse = helper::mount(&helper, &paths.merged, source, request.options.attributes, wide)?;
+        let take_down = TakeDown::of_topmost(&paths.merged, Some(helper));
+        let server = start(fuse).inspect_err(|_| take_down.after_failure())?;
+        (server, take_down)
+    } else {
+        let mount = fusedev::create_mount(fuse.as_fd(), source, request.options.attributes)
+            .map_err(MountError::io("cannot make a mount for", &paths.merged))?;
+        let server = start(fuse)?;
+        let mount_id =
+            mount_id(mount.as_fd()).map_err(MountError::io("cannot read", Path::new("/proc/self/fdinfo")))?;
+        let take_down = TakeDown {
+            mount_id,
+            merged: paths.merged.clone(),
+            helper: None,
+        };
+        fusedev::attach(mount.as_fd(), merged.as_fd()).map_err(|errno| match errno {
+            Errno::NOENT => MountError::Open {
+                role: Role::Merged,
+                path: paths.merged.clone(),
+                errno,
+            },
+            errno => MountError::io("cannot mount on", &paths.merged)(errno),
+        })?;
+        // An open descriptor of the mount would keep it busy.
+        drop(mount);
+        (server, take_down)
+    };
+    drop(merged);
+    if let Some(watcher) = &mut watcher {
+        watcher.mounted(take_down.mount_id);
+    }
+
+    let announced = announce(request, &paths, runtime, log, &take_down, &overlay, signals)
+        .and_then(|announced| on_ready(&announced.entry).map(|()| announced));
+    let ended = match &announced {
+        Ok(_) => server.run().map_err(MountError::io(
+            "the connection to the kernel broke for",
+            &paths.merged,
+        )),
+        Err(_) => Ok(()),
+    };
+    if announced.is_err() || ended.is_err() {
+        take_down.after_failure();
+    }
+    let synced = overlay.sync().map_err(MountError::io(
+        "the last changes may not be on disk for",
+        &paths.merged,
+    ));
+    if request.remove_mount_point
+        && let Err(error) = std::fs::remove_dir(&paths.merged)
+    {
+        log::debug!("{}: {error}", paths.merged.display());
+    }
+    if let Some(watcher) = watcher {
+        watcher.done();
+    }
+    announced.map(drop).and(ended).and(synced)
+}
+
+/// Copies of the descriptors that carry the locks.
+fn keep_locked(upper: Option<&(OwnedFd, OwnedFd)>, paths: &Directories) -> Result<Vec<OwnedFd>, MountError> {
+    let Some((upper, work)) = upper else {
+        return Ok(Vec::new());
+    };
+    [upper, work]
+        .into_iter()
+        .map(|dir| {
+            dir.try_clone()
+                .map_err(MountError::io("cannot keep the locks of", &paths.merged))
+        })
+        .collect()
+}
+
+fn source<'a>(request: &'a Request, lower: &'a Path) -> &'a OsStr {
+    request
+        .options
+        .fsname
+        .as_deref()
+        .or(request.source.as_deref())
+        .unwrap_or(lower.as_os_str())
+}
+
+fn open_overlay(
+    request: &Request,
+    lower: OwnedFd,
+    upper: Option<(OwnedFd, OwnedFd)>,
+    paths: &Directories,
+) -> Result<Arc<Overlay>, MountError> {
+    let config = LayerConfig {
+        lower,
+        upper: upper.map(|(upper, work)| UpperDirs { upper, work }),
+        xattr: request.options.xattr,
+        fsync: request.options.fsync,
+    };
+    Overlay::open(config)
+        .map(Arc::new)
+        .map_err(|source| MountError::Layers {
+            source,
+            lower: paths.lower.clone(),
+            upper: paths.upper.as_ref().map(|(upper, _)| upper.clone()),
+            work: paths.upper.as_ref().map(|(_, work)| work.clone()),
+        })
+}
+
+/// What others see of a live mount, as long as it lives.
+struct Announced {
+    entry: Entry,
+    _control: control::Control,
+    _registered: registry::Registered,
+}
+
+/// Starts the threads beside the server, and enters the mount into the list.
+fn announce(
+    request: &Request,
+    paths: &Directories,
+    runtime: &Path,
+    log: Option<&Path>,
+    take_down: &TakeDown,
+    overlay: &Arc<Overlay>,
+    mut signals: Signals,
+) -> Result<Announced, MountError> {
+    let entry = Entry {
+        pid: std::process::id(),
+        since: jiff::Timestamp::now().as_second(),
+        mount_id: take_down.mount_id,
+        lower: paths.lower.as_path().into(),
+        upper: paths.upper.as_ref().map(|(upper, _)| upper.as_path().into()),
+        work: paths.upper.as_ref().map(|(_, work)| work.as_path().into()),
+        merged: paths.merged.as_path().into(),
+        read_only: request.options.attributes.read_only,
+        log: log.map(JsonPath::from),
+    };
+    let on_signal = take_down.clone();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in &mut signals {
+                log::info!("signal {signal}: unmounting {}", on_signal.merged.display());
+                if let Err(error) = on_signal.run(false) {
+                    log::error!("{error}");
+                }
+            }
+        })
+        .map_err(MountError::io("cannot start a thread for", &paths.merged))?;
+    let name = format!("{}-{}", entry.pid, entry.mount_id);
+    let control = control::listen(runtime.join(&name).with_extension("sock"), Arc::clone(overlay))?;
+    let registered = registry::register(runtime, OsStr::new(&name), &entry)?;
+    Ok(Announced {
+        entry,
+        _control: control,
+        _registered: registered,
+    })
+}
+
+/// How to take one mount out of the tree, and never another one that has come to lie at the same place.
+#[derive(Debug, Clone)]
+pub(super) struct TakeDown {
+    pub(super) mount_id: u64,
+    pub(super) merged: PathBuf,
+    pub(super) helper: Option<PathBuf>,
+}
+
+impl TakeDown {
+    /// For the view that was just mounted on `merged` by the helper, which does not tell its number.
+    fn of_topmost(merged: &Path, helper: Option<PathBuf>) -> Self {
+        let mount_id = mountinfo::read()
+            .ok()
+            .and_then(|mounts| mounted_at(&mounts, merged).map(|entry| entry.id))
+            .unwrap_or_default();
+        Self {
+            mount_id,
+            merged: merged.to_owned(),
+            helper,
+        }
+    }
+
+    /// Unmounts; a mount in use leaves the tree at once and ends with its last user.
+    pub(super) fn run(&self, lazy: bool) -> Result<(), MountError> {
+        let mounts =
+            mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
+        let Some(ours) = mounts
+            .iter()
+            .find(|entry| entry.id == self.mount_id && entry.kind == mountinfo::KIND)
+        else {
+            return Ok(());
+        };
+        if mountinfo::topmost(&mounts, &ours.point).is_some_and(|top| top.id != ours.id) {
+            return Err(MountError::Busy {
+                path: ours.point.clone(),
+                users: "\n  another file system is mounted over it".to_owned(),
+            });
+        }
+        if let Some(helper) = &self.helper {
+            let failed = |said| MountError::Helper {
+                path: ours.point.clone(),
+                said,
+            };
+            return match helper::unmount(helper, &ours.point, lazy) {
+                Err(_) if !lazy => helper::unmount(helper, &ours.point, true).map_err(failed),
+                other => other.map_err(failed),
+            };
+        }
+        match fusedev::detach(&ours.point, lazy) {
+            Err(Errno::BUSY) => {
+                log::info!(
+                    "{} is in use: it leaves the tree now and ends with its last user",
+                    ours.point.display()
+                );
+                fusedev::detach(&ours.point, true)
+            }
+            other => other,
+        }
+        .map_err(MountError::io("cannot unmount", &ours.point))
+    }
+
+    fn after_failure(&self) {
+        if let Err(error) = self.run(true) {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// The number of the mount that an open descriptor lies on, asked without a request to its server.
+fn mount_id(mount: BorrowedFd<'_>) -> std::io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", mount.as_raw_fd()))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))
+        .and_then(|number| number.trim().parse().ok())
+        .ok_or_else(|| std::io::Error::other("no mnt_id"))
+}
+
+/// The overlay keeps many directories open; the hard limit is what an administrator meant to allow.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(errno) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
+        log::debug!("cannot raise the limit of open files: {errno}");
+    }
+}

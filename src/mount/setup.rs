@@ -1,0 +1,325 @@
+//! Everything that is looked at before anything is mounted. What passes comes out as open, locked directories.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatfs, fstatvfs, open, openat,
+};
+
+use super::error::{MountError, Role};
+use super::helper;
+use super::mountinfo::{self, MountEntry};
+use super::place::{Place, is_inside};
+use super::registry;
+use crate::sys::{Errno, fusedev};
+
+/// Which directories make the view.
+#[derive(Debug, Clone)]
+pub struct Directories {
+    /// The read-only layer.
+    pub lower: PathBuf,
+    /// Upper and work; `None` for a view that is read-only for want of them.
+    pub upper: Option<(PathBuf, PathBuf)>,
+    /// Where to mount.
+    pub merged: PathBuf,
+}
+
+/// Directories that may become a view: open, told apart, locked.
+#[derive(Debug)]
+pub struct Checked {
+    /// The read-only layer, a private read-only clone of its mount where that may be made.
+    pub lower: OwnedFd,
+    /// Upper and work, both locked for as long as the descriptors (or copies of them) live.
+    pub upper: Option<(OwnedFd, OwnedFd)>,
+    /// What is to be mounted over.
+    pub merged: OwnedFd,
+    /// The connection to the kernel.
+    pub fuse: OwnedFd,
+    /// The kernel's own paths of the directories.
+    pub paths: Directories,
+    /// `fusermount3`, when this process may not mount by itself.
+    pub helper: Option<PathBuf>,
+}
+
+/// Opens a directory, following symlinks as the kernel does.
+fn open_dir(role: Role, path: &Path) -> Result<OwnedFd, MountError> {
+    // A lock needs a descriptor that could be read from, O_PATH is not enough.
+    let how = if matches!(role, Role::Upper | Role::Work) {
+        OFlags::RDONLY
+    } else {
+        OFlags::PATH
+    };
+    open(path, how | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOTCONN => MountError::DeadMount {
+            role,
+            path: path.to_owned(),
+        },
+        errno => MountError::Open {
+            role,
+            path: path.to_owned(),
+            errno,
+        },
+    })
+}
+
+/// Checks the directories, the device and the way to mount; locks upper and work.
+///
+/// # Errors
+/// The first thing that stands against the mount.
+pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountError> {
+    let lower = open_dir(Role::Lower, &wanted.lower)?;
+    let upper = match &wanted.upper {
+        Some((upper, work)) => Some((open_dir(Role::Upper, upper)?, open_dir(Role::Work, work)?)),
+        None => None,
+    };
+    let merged = open_dir(Role::Merged, &wanted.merged)?;
+
+    let mounts =
+        mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
+    let identify = |role: Role, path: &Path, dir: &OwnedFd| {
+        Place::of(dir.as_fd(), &mounts).map_err(|errno| match errno {
+            Errno::NOTCONN => MountError::DeadMount {
+                role,
+                path: path.to_owned(),
+            },
+            errno => MountError::Open {
+                role,
+                path: path.to_owned(),
+                errno,
+            },
+        })
+    };
+    let lower_place = identify(Role::Lower, &wanted.lower, &lower)?;
+    let merged_place = identify(Role::Merged, &wanted.merged, &merged)?;
+    let mut paths = Directories {
+        lower: lower_place.path.clone(),
+        upper: None,
+        merged: merged_place.path.clone(),
+    };
+    if let (Some((upper, work)), Some((upper_path, work_path))) = (&upper, &wanted.upper) {
+        let upper_place = identify(Role::Upper, upper_path, upper)?;
+        let work_place = identify(Role::Work, work_path, work)?;
+        check_pair((&upper_place, upper.as_fd()), (&work_place, work.as_fd()))?;
+        check_lower((&lower_place, lower.as_fd()), &upper_place, &work_place)?;
+        for (role, place) in [(Role::Upper, &upper_place), (Role::Work, &work_place)] {
+            if merged_place.is(place) {
+                return Err(MountError::MergedIsLayer {
+                    merged: merged_place.path,
+                    role,
+                });
+            }
+        }
+        check_upper_file_system(&upper_place, upper.as_fd(), read_only)?;
+        lock(Role::Upper, &upper_place.path, upper.as_fd())?;
+        lock(Role::Work, &work_place.path, work.as_fd())?;
+        paths.upper = Some((upper_place.path, work_place.path));
+    }
+
+    let fuse = fusedev::open_device().map_err(|errno| MountError::Device { errno })?;
+    let helper = match fusedev::may_mount() {
+        Ok(()) => None,
+        Err(Errno::PERM) => Some(helper::find().ok_or(MountError::NoHelper)?),
+        Err(errno) => return Err(MountError::Device { errno }),
+    };
+    let lower = match fusedev::clone_read_only(lower.as_fd()) {
+        Ok(clone) => clone,
+        Err(errno) => {
+            log::debug!(
+                "lower {}: no private read-only clone ({errno}), used as it is",
+                paths.lower.display()
+            );
+            lower
+        }
+    };
+    Ok(Checked {
+        lower,
+        upper,
+        merged,
+        fuse,
+        paths,
+        helper,
+    })
+}
+
+type Opened<'a> = (&'a Place, BorrowedFd<'a>);
+
+/// K3: separate directories on one mount.
+fn check_pair(upper: Opened<'_>, work: Opened<'_>) -> Result<(), MountError> {
+    let nested = |inner_role, inner: &Place, outer_role, outer: &Place| MountError::Nested {
+        inner_role,
+        inner: inner.path.clone(),
+        outer_role,
+        outer: outer.path.clone(),
+        same: inner.is(outer),
+    };
+    if inside(work, upper.0, Role::Work)? {
+        return Err(nested(Role::Work, work.0, Role::Upper, upper.0));
+    }
+    if inside(upper, work.0, Role::Upper)? {
+        return Err(nested(Role::Upper, upper.0, Role::Work, work.0));
+    }
+    if upper.0.mount != work.0.mount {
+        return Err(MountError::DifferentMounts {
+            upper: upper.0.path.clone(),
+            work: work.0.path.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// K4: the lower is not a part of what is written to.
+fn check_lower(lower: Opened<'_>, upper: &Place, work: &Place) -> Result<(), MountError> {
+    for (role, other) in [(Role::Upper, upper), (Role::Work, work)] {
+        if inside(lower, other, Role::Lower)? {
+            let same = lower.0.is(other);
+            return Err(MountError::LowerInside {
+                lower: lower.0.path.clone(),
+                role,
+                other: other.path.clone(),
+                same,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn inside(inner: Opened<'_>, outer: &Place, role: Role) -> Result<bool, MountError> {
+    is_inside(inner, outer).map_err(|errno| MountError::Open {
+        role,
+        path: inner.0.path.clone(),
+        errno,
+    })
+}
+
+/// K5, by what statfs(2) and the mount table say of the upper's file system.
+fn check_upper_file_system(upper: &Place, dir: BorrowedFd<'_>, read_only: bool) -> Result<(), MountError> {
+    const OVERLAY: u32 = 0x794c_7630;
+    const NETWORK: &[(u32, &str)] = &[
+        (0x6969, "NFS"),
+        (0xff53_4d42, "CIFS"),
+        (0xfe53_4d42, "SMB2"),
+        (0x517b, "SMB"),
+        (0x5346_414f, "AFS"),
+        (0x6b41_4653, "AFS"),
+        (0x00c3_6400, "Ceph"),
+        (0x0102_1997, "9p"),
+        (0x7375_7245, "Coda"),
+        (0x0bd0_0bd0, "Lustre"),
+        (0x0116_1970, "GFS2"),
+        (0x7461_636f, "OCFS2"),
+    ];
+    let refuse = |kind: &str, why| {
+        Err(MountError::UnsuitableUpper {
+            path: upper.path.clone(),
+            kind: kind.to_owned(),
+            why,
+        })
+    };
+    let io = |errno| MountError::Open {
+        role: Role::Upper,
+        path: upper.path.clone(),
+        errno,
+    };
+    // The field is as wide as a register and sign-extended on some systems; the number has 32 bits.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let magic = fstatfs(dir).map_err(io)?.f_type as u32;
+    let kind = upper.kind.as_deref().unwrap_or_default();
+    if magic == OVERLAY
+        || matches!(
+            kind,
+            mountinfo::KIND | "fuse.fuse-overlayfs" | "fuse.unionfs" | "fuse.mergerfs"
+        )
+    {
+        return refuse(
+            if kind.is_empty() { "overlay" } else { kind },
+            "it is itself a merged view",
+        );
+    }
+    if let Some((_, name)) = NETWORK.iter().find(|(number, _)| *number == magic) {
+        return refuse(name, "it is a network file system, whose content others change");
+    }
+    if kind == "fuse.sshfs" {
+        return refuse(kind, "it is a network file system, whose content others change");
+    }
+    if !read_only
+        && fstatvfs(dir)
+            .map_err(io)?
+            .f_flag
+            .contains(StatVfsMountFlags::RDONLY)
+    {
+        return refuse("a read-only mount", "changes have to be written to it");
+    }
+    Ok(())
+}
+
+/// How long a server that is on its way out may hold its layers.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// K6: the lock lies on the open directory, so it ends with the server that holds it, however that ends.
+fn lock(role: Role, path: &Path, dir: BorrowedFd<'_>) -> Result<(), MountError> {
+    let until = Instant::now() + LEAVING;
+    loop {
+        match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => {
+                let path = path.to_owned();
+                return Err(MountError::Open { role, path, errno });
+            }
+        }
+        // An unmounted view's server still brings the upper to disk; it will be gone in a moment.
+        let user = registry::user_of(path);
+        let live = user.as_ref().is_some_and(|entry| is_live(&entry.merged.path()));
+        if !live && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        let by = user.map_or_else(String::new, |entry| {
+            format!(
+                ", mounted on {} by process {}",
+                entry.merged.path().display(),
+                entry.pid
+            )
+        });
+        let path = path.to_owned();
+        return Err(MountError::InUse { role, path, by });
+    }
+}
+
+fn is_live(merged: &Path) -> bool {
+    mountinfo::read().is_ok_and(|mounts| mounted_at(&mounts, merged).is_some())
+}
+
+/// Makes `name` below `parent` if it is missing and opens it, taking nothing but a directory.
+///
+/// # Errors
+/// What mkdirat(2) or openat(2) say.
+pub(super) fn make_dir(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, mode: Mode) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(parent, name, mode) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    openat(
+        parent,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Opens a directory for use as `parent`.
+pub(super) fn open_parent(path: &Path) -> Result<OwnedFd, Errno> {
+    openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// The mount that covers `merged`, if it is one of ours.
+pub(super) fn mounted_at<'a>(mounts: &'a [MountEntry], merged: &Path) -> Option<&'a MountEntry> {
+    mountinfo::topmost(mounts, merged).filter(|entry| entry.kind == mountinfo::KIND)
+}

@@ -1,0 +1,74 @@
+//! What a merged view is made of, and why it may not come to be.
+
+use std::os::fd::OwnedFd;
+
+/// How an upper and its work directory reach the overlay: as open directories.
+#[derive(Debug)]
+pub struct UpperDirs {
+    /// The writable layer.
+    pub upper: OwnedFd,
+    /// The work directory (`W` itself, not `W/work`), on the same mount as `upper`.
+    pub work: OwnedFd,
+}
+
+/// Which extended attribute namespace holds the private marks (K100, K101).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrNamespace {
+    /// Probe at mount: `trusted.overlay.` where it can be set, else `user.overlay.`.
+    Auto,
+    /// `trusted.overlay.`
+    Trusted,
+    /// `user.overlay.` (the `userxattr` option)
+    User,
+}
+
+/// When copied-up objects and `fsync` calls reach the disk (K120-K122).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FsyncMode {
+    /// File data is on disk before a copy-up is published.
+    Auto,
+    /// Every copied-up object and its directory is on disk before the call returns.
+    Strict,
+    /// Nothing is ever synced.
+    Volatile,
+}
+
+/// The layers and rules of one merged view.
+#[derive(Debug)]
+pub struct LayerConfig {
+    /// The read-only layer, opened as a directory.
+    pub lower: OwnedFd,
+    /// The writable layer; `None` makes a read-only view.
+    pub upper: Option<UpperDirs>,
+    /// Where private marks live.
+    pub xattr: XattrNamespace,
+    /// Durability.
+    pub fsync: FsyncMode,
+}
+
+/// Why a merged view cannot be set up. The caller adds the paths.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A probe or clean-up step failed; says which, and on which of the directories.
+    #[error("{step}: {errno}")]
+    Step {
+        /// What was tried, in words that name the directory (`lower`, `upper`, `work`).
+        step: String,
+        /// The kernel's reason.
+        errno: crate::sys::Errno,
+    },
+    /// The upper's file system lacks something an upper needs.
+    #[error("the upper's file system cannot hold an upper: {0}")]
+    Unsuitable(String),
+    /// `work/incompat` holds something (K8).
+    #[error("the work directory holds work/incompat/{0}: an earlier mount left it")]
+    Incompat(String),
+}
+
+/// How many directory descriptors may be kept open: half of what the process may have, within reason.
+pub(super) fn descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(1 << 16);
+    usize::try_from(limit / 2).unwrap_or(4096).clamp(16, 4096)
+}

@@ -1,0 +1,365 @@
+//! Copy-up: an object of the lower becomes one of the upper, whole or not at all.
+//!
+//! It is filled in the work directory, in the order data, owner, mode, attributes, times (K66), and then
+//! appears in the upper by one link or rename (K63). Ancestors come first (K62).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::config::FsyncMode;
+use super::dirs::Layer;
+use super::node::{Link, Lower, Node};
+use super::work::Temp;
+use super::{Overlay, attr};
+use crate::sys::at::{self, RenameHow, SetTime};
+use crate::sys::stat::{self, Stat};
+use crate::sys::xattr::{self, Target};
+use crate::sys::{Errno, Result, copy, creds, io};
+
+/// A copy that has not been published.
+enum Filled<'a> {
+    /// A file without a name.
+    Unnamed(OwnedFd),
+    /// Under a name in the work directory.
+    Named(Temp<'a>, OwnedFd),
+}
+
+impl Filled<'_> {
+    fn fd(&self) -> &OwnedFd {
+        match self {
+            Self::Unnamed(fd) | Self::Named(_, fd) => fd,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Unnamed(_) => "an unnamed file in the work directory".to_owned(),
+            Self::Named(temp, _) => format!("work/{}", String::from_utf8_lossy(&temp.name)),
+        }
+    }
+}
+
+impl Overlay {
+    /// Makes sure that a node has an upper object, copying it and its ancestors up where needed.
+    ///
+    /// `limit` is the size in bytes the file is about to be cut to: data behind it is not copied.
+    ///
+    /// # Errors
+    /// EROFS for a read-only view; ENOSPC, EDQUOT, EIO, EACCES, EPERM, EOVERFLOW (K69) from the calls made;
+    /// ESTALE for an object that is gone. The upper is then as it was.
+    pub fn copy_up(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+        if node.upper().is_some() {
+            return Ok(());
+        }
+        self.work()?;
+        let mut missing = Vec::new();
+        let mut link = node.link();
+        while let Some(l) = link {
+            if l.parent.upper().is_some() {
+                break;
+            }
+            missing.push(Arc::clone(&l.parent));
+            link = l.parent.link();
+        }
+        while let Some(dir) = missing.pop() {
+            self.copy_up_one(&dir, None)?;
+        }
+        self.copy_up_one(node, limit)
+    }
+
+    fn copy_up_one(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+        let _copying = node.copying.lock();
+        if node.upper().is_some() {
+            return Ok(());
+        }
+        let done = match node.link() {
+            Some(link) => self.copy_up_named(node, &link, limit),
+            None => self.copy_up_removed(node, limit),
+        };
+        match done {
+            Ok(()) => {
+                self.stats.copy_ups.fetch_add(1, Ordering::Relaxed);
+                self.attributes_changed(node);
+                Ok(())
+            }
+            Err(errno) => {
+                log::warn!("copy-up {}: {errno}", node.path());
+                // An owner that cannot be expressed here (K69).
+                Err(if errno == Errno::INVAL {
+                    Errno::OVERFLOW
+                } else {
+                    errno
+                })
+            }
+        }
+    }
+
+    fn copy_up_named(&self, node: &Arc<Node>, link: &Arc<Link>, limit: Option<u64>) -> Result<()> {
+        let (lower, number) = {
+            let state = node.state();
+            (state.lower.clone(), state.number)
+        };
+        let from = self.dirs.get(&link.parent, Layer::Lower)?;
+        let (stat, covered) = match lower {
+            Some(Lower::Covered(stat)) => (*stat, true),
+            Some(Lower::Object { ino, .. }) => {
+                let stat = stat::stat_at_cached(&from, &link.name)?;
+                if stat.ino != ino {
+                    return Err(Errno::STALE);
+                }
+                (stat, false)
+            }
+            None => return Err(Errno::STALE),
+        };
+        log::debug!(
+            "copy-up {}: {} of the lower, inode {}",
+            node.path(),
+            kind_words(stat.kind()),
+            stat.ino
+        );
+        creds::act_as_server()?;
+        let source = (!covered).then_some(Target::At(from.as_fd(), &link.name));
+        let filled = match stat.kind() {
+            libc::S_IFREG => {
+                let data = open_lower(&from, &link.name)?;
+                self.fill_file(&data, &stat, limit)?
+            }
+            _ => self.fill_other(&from, link, &stat)?,
+        };
+        self.fill_metadata(filled.fd(), source, &stat)?;
+        let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(stat.ino);
+        if keeps && !stat.is_dir() && stat.nlink > 1 {
+            // Other names of the file, when they are met, must not show its number too.
+            self.work()?.record_claim(stat.ino)?;
+            self.nodes.load_claims([stat.ino]);
+        }
+        let origin = match (&self.origins, keeps, covered) {
+            (Some(reader), true, false) => reader.mark_for(&from, &link.name),
+            _ => None,
+        };
+        if let Some(mark) = &origin {
+            match self.marks.set_origin(Target::Fd(filled.fd().as_fd()), mark) {
+                // `user.` attributes exist on files and directories only (K67).
+                Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.make_durable(&filled, &stat)?;
+        let ino = stat::stat_fd(filled.fd())?.ino;
+        let number = if keeps { number } else { ino };
+        self.publish(node, link, filled, (ino, number), origin.is_some())
+    }
+
+    /// A file whose last name is gone but which is still open: its copy never gets a name (K72).
+    fn copy_up_removed(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+        let open = attr::first_open(&mut node.state().open).ok_or(Errno::STALE)?;
+        let data = at::reopen(&*open.file(), libc::O_RDONLY)?;
+        let stat = stat::stat_fd(&data)?;
+        creds::act_as_server()?;
+        let filled = self.fill_file(&data, &stat, limit)?;
+        self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat)?;
+        let ino = stat::stat_fd(filled.fd())?.ino;
+        let Filled::Unnamed(fd) = filled else {
+            return Err(Errno::OPNOTSUPP);
+        };
+        let number = node.state().number;
+        self.settle(node, ino, number, Some(fd));
+        Ok(())
+    }
+
+    /// An unnamed file, or a named one where the file system lacks those, with the data in it.
+    fn fill_file(&self, data: &OwnedFd, stat: &Stat, limit: Option<u64>) -> Result<Filled<'_>> {
+        let work = self.work()?;
+        let filled = match at::open_unnamed(work.fd()) {
+            Ok(fd) => Filled::Unnamed(fd),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+                let (temp, fd) = work.temp(|dir, name| at::create_at(dir, name, libc::O_RDWR, 0o600))?;
+                Filled::Named(temp, fd)
+            }
+            Err(errno) => return Err(errno),
+        };
+        let size = limit.map_or(stat.size, |limit| limit.min(stat.size));
+        let (method, bytes) = copy::copy_data(data, filled.fd(), size)?;
+        self.stats.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        log::debug!(
+            "  filled {}: {bytes} bytes of data by {}, holes for the rest of {size}",
+            filled.words(),
+            method.words()
+        );
+        Ok(filled)
+    }
+
+    /// A directory, symlink or special file in the work directory.
+    fn fill_other(&self, from: &OwnedFd, link: &Link, stat: &Stat) -> Result<Filled<'_>> {
+        let work = self.work()?;
+        let text = if stat.kind() == libc::S_IFLNK {
+            at::readlink_at(from, &link.name)?
+        } else {
+            Vec::new()
+        };
+        let (temp, ()) = work.temp(|dir, name| match stat.kind() {
+            libc::S_IFDIR => at::mkdir_at(dir, name, 0o700),
+            libc::S_IFLNK => at::symlink_at(&text, dir, name),
+            kind => at::mknod_at(dir, name, kind | 0o600, stat.rdev),
+        })?;
+        let fd = at::open_path(work.fd(), &temp.name)?;
+        let filled = Filled::Named(temp, fd);
+        log::debug!("  made {}", filled.words());
+        Ok(filled)
+    }
+
+    fn fill_metadata(&self, fd: &OwnedFd, source: Option<Target<'_>>, stat: &Stat) -> Result<()> {
+        let now = stat::stat_fd(fd)?;
+        if (now.uid, now.gid) != (stat.uid, stat.gid) {
+            at::chown_fd(fd, Some(stat.uid), Some(stat.gid))?;
+        }
+        if stat.kind() != libc::S_IFLNK {
+            at::chmod_fd(fd, stat.mode & at::PERMISSION_BITS)?;
+        }
+        let mut attributes = 0;
+        if let Some(source) = source {
+            attributes = self.copy_xattrs(source, Target::Fd(fd.as_fd()))?;
+        }
+        log::debug!(
+            "  owner {}:{}, mode {:04o}, {attributes} extended attributes, times",
+            stat.uid,
+            stat.gid,
+            stat.mode & at::PERMISSION_BITS
+        );
+        at::set_times_fd(fd, SetTime::At(stat.atime), SetTime::At(stat.mtime))
+    }
+
+    /// Every attribute but the private marks; escaped names stay escaped (K65).
+    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> Result<usize> {
+        let mut copied = 0;
+        for name in xattr::names(&xattr::list(from)?) {
+            if self.marks.is_private(name) {
+                continue;
+            }
+            let value = match xattr::get(from, name) {
+                Ok(value) => value,
+                Err(Errno::NODATA) => continue,
+                Err(errno) => return Err(errno),
+            };
+            match xattr::set(to, name, &value, 0) {
+                Ok(()) => copied += 1,
+                // What the upper cannot store is left behind, unless access depends on it (K67).
+                Err(Errno::OPNOTSUPP) if !decides_access(name) => {
+                    log::info!(
+                        "  attribute {} cannot be stored in the upper",
+                        String::from_utf8_lossy(name)
+                    );
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(copied)
+    }
+
+    fn make_durable(&self, filled: &Filled<'_>, stat: &Stat) -> Result<()> {
+        match (self.fsync, stat.kind()) {
+            (FsyncMode::Volatile, _) => Ok(()),
+            (_, libc::S_IFREG) => io::sync(filled.fd(), false),
+            (FsyncMode::Strict, libc::S_IFDIR) => io::sync(at::reopen_dir(filled.fd())?, false),
+            _ => Ok(()),
+        }
+    }
+
+    fn publish(
+        &self,
+        node: &Arc<Node>,
+        link: &Arc<Link>,
+        filled: Filled<'_>,
+        (ino, number): (u64, u64),
+        has_origin: bool,
+    ) -> Result<()> {
+        let parent = &link.parent;
+        let to = self.dirs.get(parent, Layer::Upper)?;
+        let _entries = parent.entries.lock();
+        if !node.state().links.iter().any(|l| Arc::ptr_eq(l, link)) {
+            // Removed while it was copied: who has it open goes on with the copy.
+            return match filled {
+                Filled::Unnamed(fd) => {
+                    self.settle(node, ino, number, Some(fd));
+                    Ok(())
+                }
+                Filled::Named(..) => Err(Errno::STALE),
+            };
+        }
+        let before = stat::stat_fd(&to)?;
+        let file = match filled {
+            Filled::Unnamed(fd) => {
+                at::link_fd(&fd, &to, &link.name)?;
+                Some(fd)
+            }
+            Filled::Named(temp, fd) => {
+                at::rename_at(
+                    self.work()?.fd(),
+                    &temp.name,
+                    &to,
+                    &link.name,
+                    RenameHow::NoReplace,
+                )?;
+                temp.published();
+                node.is_file().then_some(fd)
+            }
+        };
+        log::debug!("  published as {} in the upper, inode {ino}", node.path());
+        self.settle(node, ino, number, file);
+        if has_origin {
+            self.mark_impure(parent, &to);
+        }
+        // The parent looks as if nothing had happened (K65).
+        at::set_times_fd(&to, SetTime::At(before.atime), SetTime::At(before.mtime))?;
+        if self.fsync == FsyncMode::Strict {
+            io::sync(at::reopen_dir(&to)?, false)?;
+        }
+        self.attributes_changed(parent);
+        Ok(())
+    }
+
+    /// Records the copy, and turns everyone who has the file open to it (K110).
+    fn settle(&self, node: &Node, ino: u64, number: u64, file: Option<OwnedFd>) {
+        self.nodes.copied_up(node, ino, number);
+        let Some(file) = file.map(Arc::new) else { return };
+        let mut state = node.state();
+        state.open.retain(|open| open.strong_count() > 0);
+        for open in state.open.iter().filter_map(std::sync::Weak::upgrade) {
+            open.follow(&file);
+        }
+    }
+
+    /// Notes that a directory holds objects with an origin, for the kernel's sake (K48).
+    pub(super) fn mark_impure(&self, dir: &Node, fd: &OwnedFd) {
+        if dir.state().impure {
+            return;
+        }
+        match self.marks.set_impure(Target::Fd(fd.as_fd())) {
+            Ok(()) => dir.state().impure = true,
+            Err(errno) => log::debug!("  cannot mark {} as impure: {errno}", dir.path()),
+        }
+    }
+}
+
+/// Opens a file of the lower without leaving a trace there (K114), where that is allowed.
+pub(super) fn open_lower(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    match at::open_at(&dir, name, flags | libc::O_NOATIME) {
+        Err(Errno::PERM) => at::open_at(&dir, name, flags),
+        done => done,
+    }
+}
+
+fn kind_words(kind: u32) -> &'static str {
+    match kind {
+        libc::S_IFREG => "a regular file",
+        libc::S_IFDIR => "a directory",
+        libc::S_IFLNK => "a symlink",
+        _ => "a special file",
+    }
+}
+
+fn decides_access(name: &[u8]) -> bool {
+    name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_")
+}

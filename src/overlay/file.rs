@@ -1,0 +1,189 @@
+//! Open files: opening, and the calls on what is open.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::Overlay;
+use super::attr::Place;
+use super::config::FsyncMode;
+use super::create::{Caller, NewObject};
+use super::dirs::Layer;
+use super::node::{Node, NodeId, OpenFile};
+use crate::sys::stat::{self, Stat};
+use crate::sys::{Errno, Result, at, io};
+
+/// Flags of open(2) that reach the real file. Appending and direct I/O are the kernel's business on the
+/// view; creating and truncating are done by calls of their own.
+const PASSED_ON: i32 = libc::O_ACCMODE | libc::O_DSYNC | libc::O_SYNC;
+
+impl Overlay {
+    /// Opens a regular file (FUSE OPEN), copying it up if it may be written (K60).
+    ///
+    /// # Errors
+    /// EROFS; EISDIR; ESTALE; else as copy-up and open(2).
+    pub fn open_file(&self, id: NodeId, flags: i32, pid: u32) -> Result<Arc<OpenFile>> {
+        let node = self.node(id)?;
+        if node.is_dir() {
+            return Err(Errno::ISDIR);
+        }
+        let truncate = flags & libc::O_TRUNC != 0;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if writes || truncate {
+            self.copy_up(&node, truncate.then_some(0))?;
+        }
+        if truncate {
+            let fd = self.open_upper(&node, libc::O_WRONLY)?;
+            io::truncate(&fd, 0)?;
+            self.drop_suid(&fd, pid)?;
+        }
+        let mut tries = 8;
+        loop {
+            let (file, on_lower, mode) = self.at_spot(&node, |spot| {
+                let file = open_place(&spot.place, flags & PASSED_ON)?;
+                let stat = stat::stat_fd(&file)?;
+                spot.check(&stat)?;
+                Ok((file, spot.layer == Layer::Lower, stat.mode))
+            })?;
+            let open = Arc::new(OpenFile::new(Arc::clone(&node), file, on_lower, writes, mode));
+            let mut state = node.state();
+            // A copy-up that ended in between did not know of this file.
+            if on_lower && state.upper.is_some() && tries > 0 {
+                tries -= 1;
+                continue;
+            }
+            state.open.retain(|file| file.strong_count() > 0);
+            state.open.push(Arc::downgrade(&open));
+            return Ok(open);
+        }
+    }
+
+    /// Creates and opens a file (FUSE CREATE); opens it if it is there already and `O_EXCL` is not given.
+    ///
+    /// # Errors
+    /// EEXIST with `O_EXCL`; else as [`Overlay::make`] and [`Overlay::open_file`].
+    pub fn create(
+        &self,
+        parent: NodeId,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Arc<Node>, Stat, Arc<OpenFile>)> {
+        match self.make(parent, name, NewObject::File(flags & PASSED_ON), mode, caller) {
+            Ok(made) => {
+                let file = made.file.ok_or(Errno::IO)?;
+                let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+                let open = OpenFile::new(Arc::clone(&made.node), file, false, writes, made.stat.mode);
+                let open = Arc::new(open);
+                made.node.state().open.push(Arc::downgrade(&open));
+                Ok((made.node, made.stat, open))
+            }
+            Err(Errno::EXIST) if flags & libc::O_EXCL == 0 => {
+                let (node, _) = self.lookup(parent, name)?;
+                let opened = self.open_file(node.id, flags, caller.pid);
+                let opened = opened.and_then(|open| Ok((self.attributes(&node)?, open)));
+                if opened.is_err() {
+                    self.forget(node.id, 1);
+                }
+                opened.map(|(stat, open)| (node, stat, open))
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens the upper file of a node that has been copied up.
+    pub(super) fn open_upper(&self, node: &Arc<Node>, flags: i32) -> Result<Arc<OwnedFd>> {
+        self.at_spot(node, |spot| {
+            let file = open_place(&spot.place, flags)?;
+            spot.check(&stat::stat_fd(&file)?)?;
+            Ok(Arc::new(file))
+        })
+    }
+
+    /// Writes; `drops_suid` is the kernel's word that the caller may not keep setuid bits (K103).
+    ///
+    /// # Errors
+    /// As pwrite(2).
+    pub fn write(&self, open: &OpenFile, data: &[u8], position: u64, drops_suid: bool) -> Result<usize> {
+        let file = open.file();
+        let written = io::write_at(&*file, data, position)?;
+        if drops_suid && let Some(mode) = super::attr::without_suid(stat::stat_fd(&*file)?.mode) {
+            at::chmod_fd(&*file, mode)?;
+        }
+        Ok(written)
+    }
+
+    /// Reserves, zeroes or punches a range; `pid` is the caller's (K103).
+    ///
+    /// # Errors
+    /// As fallocate(2).
+    pub fn allocate(&self, open: &OpenFile, mode: i32, range: (u64, u64), pid: u32) -> Result<()> {
+        let file = open.file();
+        io::allocate(&*file, mode, range.0, range.1)?;
+        self.drop_suid(&*file, pid)
+    }
+
+    /// Copies between two open files; positions come with the files, `pid` is the caller's (K103).
+    ///
+    /// # Errors
+    /// As copy_file_range(2).
+    pub fn copy_range(
+        &self,
+        from: (&OpenFile, u64),
+        to: (&OpenFile, u64),
+        len: usize,
+        pid: u32,
+    ) -> Result<usize> {
+        let target = to.0.file();
+        let copied = io::copy_range(&*from.0.file(), from.1, &*target, to.1, len)?;
+        self.drop_suid(&*target, pid)?;
+        Ok(copied)
+    }
+
+    /// Brings an open file to disk (K121); nothing to do on the lower or in a volatile mount (K122).
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn fsync(&self, open: &OpenFile, data_only: bool) -> Result<()> {
+        if open.on_lower() || self.fsync == FsyncMode::Volatile {
+            return Ok(());
+        }
+        io::sync(&*open.file(), data_only)
+    }
+
+    /// Brings a directory of the upper to disk.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn fsync_dir(&self, node: &Arc<Node>) -> Result<()> {
+        if node.upper().is_none() || self.fsync == FsyncMode::Volatile {
+            return Ok(());
+        }
+        let dir = self.dirs.get(node, Layer::Upper)?;
+        io::sync(at::reopen_dir(&dir)?, false)
+    }
+
+    /// Numbers of the upper's file system, or of the lower's in a view without upper (K16).
+    ///
+    /// # Errors
+    /// As statfs(2).
+    pub fn stat_fs(&self) -> Result<rustix::fs::StatVfs> {
+        let root = self.node(super::ROOT)?;
+        let layer = if root.upper().is_some() {
+            Layer::Upper
+        } else {
+            Layer::Lower
+        };
+        io::stat_fs(&*self.dirs.get(&root, layer)?)
+    }
+}
+
+fn open_place(place: &Place, flags: i32) -> Result<OwnedFd> {
+    match place {
+        Place::Fd(fd) => at::reopen(fd, flags),
+        Place::At(dir, link) if flags & libc::O_ACCMODE == libc::O_RDONLY => {
+            super::copy_up::open_lower(dir, &link.name)
+        }
+        Place::At(dir, link) => at::open_at(dir, &link.name, flags | libc::O_NONBLOCK),
+    }
+}

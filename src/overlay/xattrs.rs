@@ -1,0 +1,101 @@
+//! Extended attributes of the view (section 8 of the rules).
+
+use super::Overlay;
+use super::node::NodeId;
+use crate::sys::caller::Caller as Process;
+use crate::sys::stat;
+use crate::sys::xattr::{self, Target};
+use crate::sys::{Errno, Result, at};
+
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+impl Overlay {
+    /// The value of an attribute (K100).
+    ///
+    /// # Errors
+    /// ENODATA; else as getxattr(2).
+    pub fn getxattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>> {
+        let node = self.node(id)?;
+        let real = self.marks.to_real(name);
+        self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real))
+    }
+
+    /// The names of all attributes that the caller `pid` may see, each ended by a NUL byte (K100, K102).
+    ///
+    /// # Errors
+    /// As listxattr(2).
+    pub fn listxattr(&self, id: NodeId, pid: u32) -> Result<Vec<u8>> {
+        let node = self.node(id)?;
+        let real = self.at_spot(&node, |spot| xattr::list(spot.place.target()))?;
+        let mut sees_trusted = None;
+        let mut names = Vec::with_capacity(real.len());
+        for name in xattr::names(&real) {
+            let Some(view) = self.marks.to_view(name) else {
+                continue;
+            };
+            if view.starts_with(b"trusted.")
+                && !*sees_trusted.get_or_insert_with(|| Process::read(pid).sees_trusted())
+            {
+                continue;
+            }
+            names.extend_from_slice(&view);
+            names.push(0);
+        }
+        Ok(names)
+    }
+
+    /// Sets an attribute; `flags` are those of setxattr(2).
+    ///
+    /// # Errors
+    /// EEXIST and ENODATA by the flags, before anything is copied up (K61); EROFS; else as copy-up and
+    /// setxattr(2).
+    pub fn setxattr(&self, id: NodeId, name: &[u8], value: &[u8], flags: i32, pid: u32) -> Result<()> {
+        let node = self.node(id)?;
+        self.work()?;
+        let real = self.marks.to_real(name);
+        if node.upper().is_none() && flags & (libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
+            let there = match self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real)) {
+                Ok(_) => true,
+                Err(Errno::NODATA) => false,
+                Err(errno) => return Err(errno),
+            };
+            match there {
+                true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EXIST),
+                false if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::NODATA),
+                _ => {}
+            }
+        }
+        let fd = self.upper_object(&node)?;
+        xattr::set(xattr::of(&fd), &real, value, flags)?;
+        if name == ACCESS_ACL {
+            // chmod rules: who is not in the file's group loses its setgid bit.
+            let stat = stat::stat_fd(&fd)?;
+            if stat.mode & libc::S_ISGID != 0 {
+                let caller = Process::read(pid);
+                if !caller.in_group(stat.gid) && !caller.keeps_suid() {
+                    at::chmod_fd(&fd, stat.mode & !libc::S_ISGID)?;
+                }
+            }
+            self.attributes_changed(&node);
+        }
+        Ok(())
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// ENODATA, before anything is copied up (K61); EROFS; else as copy-up and removexattr(2).
+    pub fn removexattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
+        let node = self.node(id)?;
+        self.work()?;
+        let real = self.marks.to_real(name);
+        if node.upper().is_none() {
+            self.at_spot(&node, |spot| {
+                let target: Target<'_> = spot.place.target();
+                xattr::size_of(target, &real)
+            })?;
+        }
+        let fd = self.upper_object(&node)?;
+        xattr::remove(xattr::of(&fd), &real)
+    }
+}

@@ -1,0 +1,48 @@
+//! What all integration tests share.
+//!
+//! - [`sys`]: plain system calls that answer `Result<T, Errno>`, so that an error number is a value to compare.
+//! - [`plant`]: trees written as literals: `[dir("d"), file("d/f", "text").mode(0o640)]`.
+//! - [`tree`]: a snapshot of a directory and a readable difference of two.
+//! - [`layers`]: lower, upper, work and merged in a temporary directory; mounts that end with their value.
+//! - [`who`]: a step as another user.
+//! - [`scenario`]: the same steps on the kernel's overlay and on plyfs, compared.
+//! - [`acl`]: POSIX ACLs as bytes.
+//! - [`known`]: the one table of purposeful differences.
+
+pub mod acl;
+pub mod known;
+pub mod layers;
+pub mod plant;
+pub mod scenario;
+pub mod sys;
+pub mod tree;
+pub mod who;
+
+pub use layers::{Fs, Layers, Mounted};
+pub use plant::{Node, chr, dir, fifo, file, hard, sock, sparse, symlink, whiteout};
+pub use scenario::{Env, Scenario, scenario};
+pub use sys::{Errno, Fd, R};
+pub use tree::{Tree, snapshot};
+pub use who::{User, as_user, with_umask};
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Says in one line why a test cannot run here. The caller returns afterwards.
+pub fn skip(name: &str, why: &str) {
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    // Past the capture of the test harness, so that a skipped test is seen without --nocapture.
+    let line = format!("SKIP {name}: {why} ({count} skipped so far)\n");
+    let _ = sys::write_all_to(2, line.as_bytes());
+}
+
+/// True for root; otherwise prints the skip line.
+pub fn need_root(name: &str) -> bool {
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        skip(name, "needs root");
+    }
+    root
+}

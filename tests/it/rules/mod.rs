@@ -1,0 +1,9 @@
+//! Every rule of docs/kernel-rules.md that can be tried, one test per rule or small group, named after it.
+
+mod attributes;
+mod copy_up;
+mod entries;
+mod lookup;
+mod mounting;
+mod readdir;
+mod whiteouts;
