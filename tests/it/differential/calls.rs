@@ -285,14 +285,32 @@ fn mmap(fd: RawFd, at: i64, len: u32, write: Option<&[u8]>) -> Answer<Value> {
         let usable = (end - at).max(0) as usize;
         let place = map.cast::<u8>().add((at - start) as usize);
         let answer = if let Some(data) = write {
-            std::ptr::copy_nonoverlapping(data.as_ptr(), place, usable);
-            check(libc::msync(map, map_len, libc::MS_SYNC)).map(|_| Value::Number(usable as i64))
+            touch(place, &mut data[..usable].to_vec(), true)
+                .and_then(|()| check(libc::msync(map, map_len, libc::MS_SYNC)))
+                .map(|_| Value::Number(usable as i64))
         } else {
-            Ok(Value::data(std::slice::from_raw_parts(place, usable)))
+            let mut data = vec![0u8; usable];
+            touch(place, &mut data, false).map(|()| Value::data(&data))
         };
         libc::munmap(map, map_len);
         answer
     }
+}
+
+/// Reads or writes mapped memory through the kernel: a page that is not there gives EFAULT, not SIGBUS.
+fn touch(place: *mut u8, data: &mut [u8], write: bool) -> Answer<()> {
+    let local = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    let mapped = libc::iovec { iov_base: place.cast(), iov_len: data.len() };
+    // SAFETY: one's own memory; `data` is as long as told, and the kernel checks `place`.
+    let done = check(unsafe {
+        let me = libc::getpid();
+        if write {
+            libc::process_vm_writev(me, &local, 1, &mapped, 1, 0)
+        } else {
+            libc::process_vm_readv(me, &local, 1, &mapped, 1, 0)
+        }
+    })?;
+    if done as usize == data.len() { Ok(()) } else { Err(libc::EFAULT) }
 }
 
 fn copy_range(from: RawFd, mut from_at: i64, to: RawFd, mut to_at: i64, len: usize) -> Answer<Value> {
