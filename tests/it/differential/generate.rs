@@ -305,7 +305,7 @@ impl Generator {
         } else {
             self.old(Some(if want_dir { Kind::Dir } else { Kind::File }))
         };
-        if !want_dir && flags & libc::O_CREAT == 0 && self.rng.chance(2) {
+        if !want_dir && flags & libc::O_CREAT == 0 && self.rng.below(400) == 0 {
             flags = access | libc::O_TMPFILE | libc::O_NONBLOCK;
             path = self.dir();
         }

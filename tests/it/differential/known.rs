@@ -28,7 +28,7 @@ pub const TABLE: &[Known] = &[
     Known { id: NO_FLAGS, reason: "FS_IOC_GETFLAGS answers ENOTTY through FUSE" },
     Known { id: STALE_METADATA, reason: "metadata of a deleted lower file through its descriptor: EEXIST in the kernel, a flaw; ours does it or says ESTALE" },
     Known { id: STRAY_WHITEOUTS, reason: "rmdir of a directory that holds only stray whiteouts: ENOTEMPTY in the kernel; ours succeeds. The program ends there" },
-    Known { id: NO_TMPFILE, reason: "O_TMPFILE does not reach a FUSE server of this library: EOPNOTSUPP" },
+    Known { id: NO_TMPFILE, reason: "O_TMPFILE does not reach a FUSE server of this library: EOPNOTSUPP. The program ends there" },
     Known { id: OLD_MAPPING, reason: "a mapping made before copy-up keeps the old data in the kernel" },
     Known { id: MOVING_DIRECTORY, reason: "a name made or deleted while a directory is being read may or may not be seen (POSIX)" },
 ];
