@@ -46,7 +46,10 @@ impl Bytes {
 }
 
 fn trim_slashes(path: &[u8]) -> &[u8] {
-    let end = path.iter().rposition(|&b| b != b'/').map_or(path.len().min(1), |at| at + 1);
+    let end = path
+        .iter()
+        .rposition(|&b| b != b'/')
+        .map_or(path.len().min(1), |at| at + 1);
     &path[..end]
 }
 
@@ -90,7 +93,9 @@ impl Serialize for Bytes {
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        unescape(&text).map(Bytes).ok_or_else(|| D::Error::custom(format!("bad escape in {text:?}")))
+        unescape(&text)
+            .map(Bytes)
+            .ok_or_else(|| D::Error::custom(format!("bad escape in {text:?}")))
     }
 }
 

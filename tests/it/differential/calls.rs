@@ -19,7 +19,11 @@ impl Hands {
     pub fn new(root_dev: u64) -> Self {
         let slots = (0..SLOTS).map(|_| None).collect();
         let streams = (0..SLOTS).map(|_| None).collect();
-        Self { slots, streams, root_dev }
+        Self {
+            slots,
+            streams,
+            root_dev,
+        }
     }
 
     fn fd(&self, slot: Slot) -> RawFd {
@@ -53,7 +57,12 @@ impl Hands {
     pub fn perform(&mut self, call: &Call) -> Answer<Value> {
         use Call::*;
         match call {
-            Open { slot, path, flags, mode } => {
+            Open {
+                slot,
+                path,
+                flags,
+                mode,
+            } => {
                 let fd = sys::open_at(libc::AT_FDCWD, &path.c(), *flags, *mode)?;
                 self.put_away(*slot);
                 self.slots[*slot as usize] = Some(fd);
@@ -66,11 +75,15 @@ impl Hands {
             }
             NextNames { slot, count } => {
                 let fd = self.fd(*slot);
-                self.streams[*slot as usize].get_or_insert_default().next(fd, *count)
+                self.streams[*slot as usize]
+                    .get_or_insert_default()
+                    .next(fd, *count)
             }
             SeekNames { slot, nth } => {
                 let fd = self.fd(*slot);
-                self.streams[*slot as usize].get_or_insert_default().seek(fd, *nth)
+                self.streams[*slot as usize]
+                    .get_or_insert_default()
+                    .seek(fd, *nth)
             }
             _ => match self.on_slot(call) {
                 Some(answer) => answer,
@@ -110,8 +123,14 @@ impl Hands {
             Fallocate { slot, mode, at, len } => {
                 returned(unsafe { libc::fallocate64(self.fd(slot), mode, at, len) })
             }
-            Fsync { slot, data_only: true } => returned(unsafe { libc::fdatasync(self.fd(slot)) }),
-            Fsync { slot, data_only: false } => returned(unsafe { libc::fsync(self.fd(slot)) }),
+            Fsync {
+                slot,
+                data_only: true,
+            } => returned(unsafe { libc::fdatasync(self.fd(slot)) }),
+            Fsync {
+                slot,
+                data_only: false,
+            } => returned(unsafe { libc::fsync(self.fd(slot)) }),
             Fstat { slot } => self.fstat(slot).map(Value::Stat),
             Fchmod { slot, mode } => returned(unsafe { libc::fchmod(self.fd(slot), mode) }),
             Fchown { slot, uid, gid } => returned(unsafe { libc::fchown(self.fd(slot), uid, gid) }),
@@ -119,28 +138,47 @@ impl Hands {
                 let times = [timespec(access), timespec(modify)];
                 returned(unsafe { libc::futimens(self.fd(slot), times.as_ptr()) })
             }
-            Fsetxattr { slot, ref name, ref value, flags } => {
-                sys::set_xattr(Of::Fd(self.fd(slot)), &name.c(), &value.0, flags).map(|()| Value::Done)
-            }
+            Fsetxattr {
+                slot,
+                ref name,
+                ref value,
+                flags,
+            } => sys::set_xattr(Of::Fd(self.fd(slot)), &name.c(), &value.0, flags).map(|()| Value::Done),
             Fgetxattr { slot, ref name } => {
                 sys::get_xattr(Of::Fd(self.fd(slot)), &name.c()).map(|value| Value::data(&value))
             }
             MmapWrite { slot, at, data } => mmap(self.fd(slot), at, data.len, Some(&data.bytes())),
             MmapRead { slot, at, len } => mmap(self.fd(slot), at, len, None),
-            CopyRange { from, from_at, to, to_at, len } => {
-                copy_range(self.fd(from), from_at, self.fd(to), to_at, len as usize)
-            }
+            CopyRange {
+                from,
+                from_at,
+                to,
+                to_at,
+                len,
+            } => copy_range(self.fd(from), from_at, self.fd(to), to_at, len as usize),
             LinkSlot { slot, ref path } => {
                 if self.fd(slot) < 0 {
                     return Some(Err(libc::EBADF));
                 }
                 let (fd, path) = (self.fd(slot), path.c());
                 returned(unsafe {
-                    libc::linkat(fd, c"".as_ptr(), libc::AT_FDCWD, path.as_ptr(), libc::AT_EMPTY_PATH)
+                    libc::linkat(
+                        fd,
+                        c"".as_ptr(),
+                        libc::AT_FDCWD,
+                        path.as_ptr(),
+                        libc::AT_EMPTY_PATH,
+                    )
                 })
             }
             Flock { slot, how } => returned(unsafe { libc::flock(self.fd(slot), how | libc::LOCK_NB) }),
-            Lock { slot, kind, at, len, of_file } => lock(self.fd(slot), kind, at, len, of_file),
+            Lock {
+                slot,
+                kind,
+                at,
+                len,
+                of_file,
+            } => lock(self.fd(slot), kind, at, len, of_file),
             GetFlags { slot } => {
                 let mut flags: libc::c_long = 0;
                 check(unsafe { libc::ioctl(self.fd(slot), libc::FS_IOC_GETFLAGS, &mut flags) })
@@ -168,16 +206,24 @@ impl Hands {
                     all.extend(more);
                 }
             }
-            WriteFile { path, flags, mode, data } => {
+            WriteFile {
+                path,
+                flags,
+                mode,
+                data,
+            } => {
                 let fd = sys::open_at(here, &path.c(), *flags, *mode)?;
                 let bytes = data.bytes();
                 check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
                     .map(|n| Value::Number(n as i64))
             }
             Mkdir { path, mode } => done(unsafe { libc::mkdir(path.c().as_ptr(), *mode) }),
-            Mknod { path, mode, major, minor } => {
-                done(unsafe { libc::mknod(path.c().as_ptr(), *mode, libc::makedev(*major, *minor)) })
-            }
+            Mknod {
+                path,
+                mode,
+                major,
+                minor,
+            } => done(unsafe { libc::mknod(path.c().as_ptr(), *mode, libc::makedev(*major, *minor)) }),
             Symlink { target, path } => {
                 done(unsafe { libc::symlink(target.c().as_ptr(), path.c().as_ptr()) })
             }
@@ -192,18 +238,32 @@ impl Hands {
                 done(unsafe { libc::renameat2(here, from.c().as_ptr(), here, to.c().as_ptr(), *flags) })
             }
             Chmod { path, mode } => done(unsafe { libc::chmod(path.c().as_ptr(), *mode) }),
-            Chown { path, uid, gid, follow } => {
+            Chown {
+                path,
+                uid,
+                gid,
+                follow,
+            } => {
                 let flags = if *follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
                 done(unsafe { libc::fchownat(here, path.c().as_ptr(), *uid, *gid, flags) })
             }
-            Utimens { path, access, modify, follow } => {
+            Utimens {
+                path,
+                access,
+                modify,
+                follow,
+            } => {
                 let times = [timespec(*access), timespec(*modify)];
                 let flags = if *follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
                 done(unsafe { libc::utimensat(here, path.c().as_ptr(), times.as_ptr(), flags) })
             }
-            SetXattr { path, name, value, flags, follow } => {
-                sys::set_xattr(of(&path.c(), *follow), &name.c(), &value.0, *flags).map(|()| Value::Done)
-            }
+            SetXattr {
+                path,
+                name,
+                value,
+                flags,
+                follow,
+            } => sys::set_xattr(of(&path.c(), *follow), &name.c(), &value.0, *flags).map(|()| Value::Done),
             GetXattr { path, name, follow } => {
                 sys::get_xattr(of(&path.c(), *follow), &name.c()).map(|value| Value::data(&value))
             }
@@ -214,9 +274,14 @@ impl Hands {
             }
             Stat { path, follow } => {
                 let flags = if *follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-                self.one_device(sys::stat_at(here, &path.c(), flags)).map(Value::Stat)
+                self.one_device(sys::stat_at(here, &path.c(), flags))
+                    .map(Value::Stat)
             }
-            Access { path, mode, effective } => {
+            Access {
+                path,
+                mode,
+                effective,
+            } => {
                 let flags = if *effective { libc::AT_EACCESS } else { 0 };
                 done(unsafe { libc::faccessat(here, path.c().as_ptr(), *mode, flags) })
             }
@@ -238,9 +303,18 @@ fn of(path: &std::ffi::CStr, follow: bool) -> Of<'_> {
 
 fn timespec(when: When) -> libc::timespec {
     match when {
-        When::At(tv_sec, nsec) => libc::timespec { tv_sec, tv_nsec: i64::from(nsec) },
-        When::Now => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
-        When::Omit => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        When::At(tv_sec, nsec) => libc::timespec {
+            tv_sec,
+            tv_nsec: i64::from(nsec),
+        },
+        When::Now => libc::timespec {
+            tv_sec: 0,
+            tv_nsec: libc::UTIME_NOW,
+        },
+        When::Omit => libc::timespec {
+            tv_sec: 0,
+            tv_nsec: libc::UTIME_OMIT,
+        },
     }
 }
 
@@ -267,18 +341,33 @@ fn seek_sparse(fd: RawFd, at: i64, hole: bool) -> Answer<Value> {
         (Err(libc::ENXIO), false) if at < size && at >= 0 => zeros(at, size)?,
         (Err(errno), _) => return Err(errno),
     };
-    Ok(Value::Text(if sound { "sound".into() } else { format!("wrong: {found:?} of {size}") }))
+    Ok(Value::Text(if sound {
+        "sound".into()
+    } else {
+        format!("wrong: {found:?} of {size}")
+    }))
 }
 
 fn mmap(fd: RawFd, at: i64, len: u32, write: Option<&[u8]>) -> Answer<Value> {
     let stat = sys::fstat(fd)?;
     let start = at & !4095;
     let end = (at + i64::from(len)).min(stat.size);
-    let protection = if write.is_some() { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    let protection = if write.is_some() {
+        libc::PROT_READ | libc::PROT_WRITE
+    } else {
+        libc::PROT_READ
+    };
     let map_len = ((at + i64::from(len) - start) as usize).max(1);
     // SAFETY: a new mapping that only this function uses, and only below the end of the file.
     unsafe {
-        let map = libc::mmap(std::ptr::null_mut(), map_len, protection, libc::MAP_SHARED, fd, start);
+        let map = libc::mmap(
+            std::ptr::null_mut(),
+            map_len,
+            protection,
+            libc::MAP_SHARED,
+            fd,
+            start,
+        );
         if map == libc::MAP_FAILED {
             return Err(errno());
         }
@@ -299,8 +388,14 @@ fn mmap(fd: RawFd, at: i64, len: u32, write: Option<&[u8]>) -> Answer<Value> {
 
 /// Reads or writes mapped memory through the kernel: a page that is not there gives EFAULT, not SIGBUS.
 fn touch(place: *mut u8, data: &mut [u8], write: bool) -> Answer<()> {
-    let local = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-    let mapped = libc::iovec { iov_base: place.cast(), iov_len: data.len() };
+    let local = libc::iovec {
+        iov_base: data.as_mut_ptr().cast(),
+        iov_len: data.len(),
+    };
+    let mapped = libc::iovec {
+        iov_base: place.cast(),
+        iov_len: data.len(),
+    };
     // SAFETY: one's own memory; `data` is as long as told, and the kernel checks `place`.
     let done = check(unsafe {
         let me = libc::getpid();
@@ -310,16 +405,18 @@ fn touch(place: *mut u8, data: &mut [u8], write: bool) -> Answer<()> {
             libc::process_vm_readv(me, &local, 1, &mapped, 1, 0)
         }
     })?;
-    if done as usize == data.len() { Ok(()) } else { Err(libc::EFAULT) }
+    if done as usize == data.len() {
+        Ok(())
+    } else {
+        Err(libc::EFAULT)
+    }
 }
 
 fn copy_range(from: RawFd, mut from_at: i64, to: RawFd, mut to_at: i64, len: usize) -> Answer<Value> {
     let mut copied = 0usize;
     while copied < len {
         // SAFETY: offsets live over the call.
-        let n = check(unsafe {
-            libc::copy_file_range(from, &mut from_at, to, &mut to_at, len - copied, 0)
-        });
+        let n = check(unsafe { libc::copy_file_range(from, &mut from_at, to, &mut to_at, len - copied, 0) });
         match n {
             Ok(0) => break,
             Ok(n) => copied += n as usize,

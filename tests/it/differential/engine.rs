@@ -69,11 +69,19 @@ impl Engine<'_> {
         let mut run = Run {
             engine: self,
             case: &case,
-            sides: [0, 1].map(|_| Side { mounted: None, workers: Vec::new() }),
+            sides: [0, 1].map(|_| Side {
+                mounted: None,
+                workers: Vec::new(),
+            }),
             swapped: false,
             judge: Judge::new(self.bench.numbers_are_unique()),
             lowers: [0, 1].map(|side| look_at(&case.place(side).lower)),
-            report: Report { end: End::Agreed, events: Vec::new(), steps: 0, counts: Counts::default() },
+            report: Report {
+                end: End::Agreed,
+                events: Vec::new(),
+                steps: 0,
+                counts: Counts::default(),
+            },
         };
         let ended = run.events(source);
         let mut report = run.report;
@@ -152,7 +160,11 @@ impl Run<'_> {
                     if let Source::Generate(generator) = &mut source {
                         generator.restarted();
                     }
-                    let what = if event == Event::Swap { "each on the layers of the other" } else { "after remount" };
+                    let what = if event == Event::Swap {
+                        "each on the layers of the other"
+                    } else {
+                        "after remount"
+                    };
                     Some(self.compare(what)?)
                 }
             };
@@ -185,12 +197,23 @@ impl Run<'_> {
         if self.report.events.is_empty() || self.report.events.last() == Some(&Event::Swap) {
             self.judge.new_layers(order.map(|side| &self.lowers[side]));
         }
-        let root = Person { umask: 0o022, ..PEOPLE[0] };
+        let root = Person {
+            umask: 0o022,
+            ..PEOPLE[0]
+        };
         for side in 0..2 {
-            let merged = Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(self.place(side).merged.as_os_str()));
+            let merged = Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(
+                self.place(side).merged.as_os_str(),
+            ));
             for person in PEOPLE.into_iter().chain([root]) {
                 let mut worker = Worker::start().map_err(|e| Stop::Trouble(format!("a worker: {e}")))?;
-                self.sent(side, worker.send(&Request::Begin { root: merged.clone(), person }))?;
+                self.sent(
+                    side,
+                    worker.send(&Request::Begin {
+                        root: merged.clone(),
+                        person,
+                    }),
+                )?;
                 self.sides[side].workers.push(worker);
             }
         }
@@ -259,7 +282,13 @@ impl Run<'_> {
     }
 
     fn step(&mut self, at: usize, worker: u8, look: Look, call: &Call) -> Result<bool, Stop> {
-        let replies = self.both(worker as usize, &Request::Do { call: call.clone(), look })?;
+        let replies = self.both(
+            worker as usize,
+            &Request::Do {
+                call: call.clone(),
+                look,
+            },
+        )?;
         let [Reply::Did(a), Reply::Did(b)] = replies else {
             return Err(Stop::Trouble("a worker answers something else".into()));
         };
@@ -290,7 +319,9 @@ impl Run<'_> {
     fn drop_caches(&mut self) -> Result<(), Stop> {
         for side in 0..2 {
             if let Some(mounted) = &self.sides[side].mounted {
-                mounted.drop_caches().map_err(|e| Stop::Trouble(format!("remount of {}: {e}", self.name(side))))?;
+                mounted
+                    .drop_caches()
+                    .map_err(|e| Stop::Trouble(format!("remount of {}: {e}", self.name(side))))?;
             }
         }
         Ok(())
@@ -331,7 +362,9 @@ impl Run<'_> {
             .map(|entry| entry.path.to_string())
             .collect();
         if !left.is_empty() {
-            return Err(Difference::new("work directory", format!("left in the work directory: {left:?}")).into());
+            return Err(
+                Difference::new("work directory", format!("left in the work directory: {left:?}")).into(),
+            );
         }
         Ok(())
     }

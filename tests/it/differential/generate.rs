@@ -25,14 +25,37 @@ pub struct Generator {
 }
 
 const MODES: &[u32] = &[
-    0o644, 0o600, 0o666, 0o777, 0o755, 0o000, 0o4755, 0o2755, 0o6777, 0o1777, 0o2777, 0o400, 0o200, 0o070, 0o7777,
+    0o644, 0o600, 0o666, 0o777, 0o755, 0o000, 0o4755, 0o2755, 0o6777, 0o1777, 0o2777, 0o400, 0o200, 0o070,
+    0o7777,
 ];
-const LENGTHS: &[i64] = &[0, 1, 10, 100, 4095, 4096, 5000, 70_000, 1 << 20, (1 << 20) + 1, -1];
+const LENGTHS: &[i64] = &[
+    0,
+    1,
+    10,
+    100,
+    4095,
+    4096,
+    5000,
+    70_000,
+    1 << 20,
+    (1 << 20) + 1,
+    -1,
+];
 const OFFSETS: &[i64] = &[0, 0, 0, 1, 50, 4090, 4096, 65_536, 300_050, 1 << 20, 2 << 20];
 const SIZES: &[u32] = &[0, 1, 7, 20, 100, 4096, 5000, 66_000];
 const IDS: &[u32] = &[u32::MAX, u32::MAX, 0, 1001, 1001, 1002, 1003];
-const SECONDS: &[i64] =
-    &[-1, 0, 1, -(1 << 31), -(1 << 31) - 1, 1 << 31, 1 << 32, 1 << 33, 1_000_000_000, -1_000_000_000];
+const SECONDS: &[i64] = &[
+    -1,
+    0,
+    1,
+    -(1 << 31),
+    -(1 << 31) - 1,
+    1 << 31,
+    1 << 32,
+    1 << 33,
+    1_000_000_000,
+    -1_000_000_000,
+];
 const XATTRS: &[&str] = &[
     "user.colour",
     "user.colour",
@@ -102,7 +125,15 @@ impl Generator {
     pub fn new(rng: Rng, steps: usize) -> Self {
         let slots = PEOPLE.iter().map(|_| [None; SLOTS as usize]).collect();
         let cwd = PEOPLE.iter().map(|_| Bytes::default()).collect();
-        Self { rng, model: Model::default(), cwd, slots, pending: None, who: 0, left: steps }
+        Self {
+            rng,
+            model: Model::default(),
+            cwd,
+            slots,
+            pending: None,
+            who: 0,
+            left: steps,
+        }
     }
 
     /// The next event; none at the end.
@@ -128,7 +159,11 @@ impl Generator {
         let which = self.rng.weighted(WEIGHTS.iter().map(|(weight, _)| *weight));
         let call = WEIGHTS[which].1(self);
         let look = [Look::No, Look::Yes, Look::Times][self.rng.weighted([40, 52, 8].into_iter())];
-        Some(Event::Step { worker: self.who as u8, look, call })
+        Some(Event::Step {
+            worker: self.who as u8,
+            look,
+            call,
+        })
     }
 
     /// The reference's answer to the last step.
@@ -166,7 +201,11 @@ impl Generator {
         self.model.heat(path);
         let cwd = &self.cwd[self.who];
         if path == cwd {
-            return Bytes::from(if self.rng.chance(50) || path.0.is_empty() { "." } else { "../." });
+            return Bytes::from(if self.rng.chance(50) || path.0.is_empty() {
+                "."
+            } else {
+                "../."
+            });
         }
         if cwd.0.is_empty() && self.rng.chance(80) {
             return path.clone();
@@ -186,7 +225,9 @@ impl Generator {
         if self.rng.chance(20) {
             return Bytes::default();
         }
-        self.model.existing(&mut self.rng, Some(Kind::Dir)).unwrap_or_default()
+        self.model
+            .existing(&mut self.rng, Some(Kind::Dir))
+            .unwrap_or_default()
     }
 
     fn new_name(&mut self) -> Bytes {
@@ -211,7 +252,10 @@ impl Generator {
             4 => self.dir().join(&[b'T'; 256]),
             5 => Bytes::default(),
             6 => {
-                let link = self.model.existing(&mut self.rng, Some(Kind::Symlink)).unwrap_or_default();
+                let link = self
+                    .model
+                    .existing(&mut self.rng, Some(Kind::Symlink))
+                    .unwrap_or_default();
                 link.join(b"n2")
             }
             _ => some.join(b"."),
@@ -241,11 +285,14 @@ impl Generator {
     }
 
     fn slot(&mut self, held: Held) -> Slot {
-        let fitting: Vec<Slot> =
-            (0..SLOTS).filter(|&s| self.slots[self.who][s as usize] == Some(held)).collect();
+        let fitting: Vec<Slot> = (0..SLOTS)
+            .filter(|&s| self.slots[self.who][s as usize] == Some(held))
+            .collect();
         if fitting.is_empty() || self.rng.chance(2) {
             // Most likely not open at all; but a file call must never meet a directory.
-            let empty: Vec<Slot> = (0..SLOTS).filter(|&s| self.slots[self.who][s as usize].is_none()).collect();
+            let empty: Vec<Slot> = (0..SLOTS)
+                .filter(|&s| self.slots[self.who][s as usize].is_none())
+                .collect();
             return empty.first().or(fitting.first()).copied().unwrap_or(0);
         }
         *self.rng.pick(&fitting)
@@ -256,14 +303,20 @@ impl Generator {
     }
 
     fn fill(&mut self) -> Fill {
-        Fill { seed: self.rng.below(90) as u8, len: *self.rng.pick(SIZES) }
+        Fill {
+            seed: self.rng.below(90) as u8,
+            len: *self.rng.pick(SIZES),
+        }
     }
 
     fn when(&mut self) -> When {
         match self.rng.below(10) {
             0 => When::Omit,
             1 | 2 => When::Now,
-            _ => When::At(*self.rng.pick(SECONDS), *self.rng.pick(&[0, 1, 500_000_000, 999_999_999])),
+            _ => When::At(
+                *self.rng.pick(SECONDS),
+                *self.rng.pick(&[0, 1, 500_000_000, 999_999_999]),
+            ),
         }
     }
 
@@ -287,12 +340,14 @@ impl Generator {
     // Calls.
 
     fn open(&mut self) -> Call {
-        let access = [libc::O_RDONLY, libc::O_RDWR, libc::O_WRONLY][self.rng.weighted([45, 40, 15].into_iter())];
+        let access =
+            [libc::O_RDONLY, libc::O_RDWR, libc::O_WRONLY][self.rng.weighted([45, 40, 15].into_iter())];
         // Never wait for the other end of a fifo.
         let mut flags = access | libc::O_NONBLOCK;
         let want_dir = self.rng.chance(15);
         if want_dir {
-            flags = libc::O_RDONLY | libc::O_NONBLOCK | if self.rng.chance(60) { libc::O_DIRECTORY } else { 0 };
+            flags =
+                libc::O_RDONLY | libc::O_NONBLOCK | if self.rng.chance(60) { libc::O_DIRECTORY } else { 0 };
         } else {
             for &(flag, percent) in OPEN_EXTRAS {
                 if self.rng.chance(percent) {
@@ -317,11 +372,20 @@ impl Generator {
             self.model.heat(&path);
         }
         self.pending = Some(Effect::Opened { slot, dir });
-        Call::Open { slot, path: self.spell(&path), flags, mode }
+        Call::Open {
+            slot,
+            path: self.spell(&path),
+            flags,
+            mode,
+        }
     }
 
     fn close(&mut self) -> Call {
-        let held = if self.rng.chance(80) { Held::File } else { Held::Dir };
+        let held = if self.rng.chance(80) {
+            Held::File
+        } else {
+            Held::Dir
+        };
         let slot = self.slot(held);
         self.pending = Some(Effect::Closed { slot });
         Call::Close { slot }
@@ -334,15 +398,29 @@ impl Generator {
         match self.rng.below(26) {
             0..=2 => Call::Read { slot, len },
             3..=5 => Call::Pread { slot, at, len },
-            6..=8 => Call::Write { slot, data: self.fill() },
-            9..=12 => Call::Pwrite { slot, at, data: self.fill() },
+            6..=8 => Call::Write {
+                slot,
+                data: self.fill(),
+            },
+            9..=12 => Call::Pwrite {
+                slot,
+                at,
+                data: self.fill(),
+            },
             13 => Call::Seek {
                 slot,
                 to: *self.rng.pick(&[0, 5, 4096, -3]),
                 whence: *self.rng.pick(&[libc::SEEK_SET, libc::SEEK_CUR, libc::SEEK_END]),
             },
-            14 | 15 => Call::SeekSparse { slot, at, hole: self.rng.chance(50) },
-            16 | 17 => Call::Ftruncate { slot, len: *self.rng.pick(LENGTHS) },
+            14 | 15 => Call::SeekSparse {
+                slot,
+                at,
+                hole: self.rng.chance(50),
+            },
+            16 | 17 => Call::Ftruncate {
+                slot,
+                len: *self.rng.pick(LENGTHS),
+            },
             18 | 19 => Call::Fallocate {
                 slot,
                 mode: *self.rng.pick(&[0, 0, 1, 1, 3, 3, 2, 8, 0x10, 0x11, 0x20, 0x40]),
@@ -350,35 +428,77 @@ impl Generator {
                 len: *self.rng.pick(&[0, 1, 100, 4096, 70_000]),
             },
             20 => Call::MmapRead { slot, at, len },
-            21 | 22 => Call::MmapWrite { slot, at, data: self.fill() },
+            21 | 22 => Call::MmapWrite {
+                slot,
+                at,
+                data: self.fill(),
+            },
             23 | 24 => {
                 let (to, to_at) = (self.slot(Held::File), *self.rng.pick(OFFSETS));
-                Call::CopyRange { from: slot, from_at: at, to, to_at, len }
+                Call::CopyRange {
+                    from: slot,
+                    from_at: at,
+                    to,
+                    to_at,
+                    len,
+                }
             }
-            _ => Call::Fsync { slot, data_only: self.rng.chance(50) },
+            _ => Call::Fsync {
+                slot,
+                data_only: self.rng.chance(50),
+            },
         }
     }
 
     fn slot_attributes(&mut self) -> Call {
-        let held = if self.rng.chance(85) { Held::File } else { Held::Dir };
+        let held = if self.rng.chance(85) {
+            Held::File
+        } else {
+            Held::Dir
+        };
         let slot = self.slot(held);
         match self.rng.below(14) {
             0..=3 => Call::Fstat { slot },
-            4 => Call::Fchmod { slot, mode: self.mode() },
-            5 => Call::Fchown { slot, uid: *self.rng.pick(IDS), gid: *self.rng.pick(IDS) },
-            6 => Call::Futimens { slot, access: self.when(), modify: self.when() },
+            4 => Call::Fchmod {
+                slot,
+                mode: self.mode(),
+            },
+            5 => Call::Fchown {
+                slot,
+                uid: *self.rng.pick(IDS),
+                gid: *self.rng.pick(IDS),
+            },
+            6 => Call::Futimens {
+                slot,
+                access: self.when(),
+                modify: self.when(),
+            },
             7 => {
                 let name = self.xattr_name();
                 let value = self.xattr_value(&name);
-                Call::Fsetxattr { slot, name, value, flags: *self.rng.pick(&[0, 0, 1, 2]) }
+                Call::Fsetxattr {
+                    slot,
+                    name,
+                    value,
+                    flags: *self.rng.pick(&[0, 0, 1, 2]),
+                }
             }
-            8 => Call::Fgetxattr { slot, name: self.xattr_name() },
+            8 => Call::Fgetxattr {
+                slot,
+                name: self.xattr_name(),
+            },
             9 => {
                 let to = self.free();
                 self.pending = Some(Effect::Made(to.clone(), Kind::File));
-                Call::LinkSlot { slot, path: self.spell(&to) }
+                Call::LinkSlot {
+                    slot,
+                    path: self.spell(&to),
+                }
             }
-            10 | 11 => Call::Flock { slot, how: *self.rng.pick(&[libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN]) },
+            10 | 11 => Call::Flock {
+                slot,
+                how: *self.rng.pick(&[libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN]),
+            },
             12 => Call::Lock {
                 slot,
                 kind: *self.rng.pick(&[libc::F_RDLCK, libc::F_WRLCK, libc::F_UNLCK]),
@@ -393,38 +513,65 @@ impl Generator {
     fn directory_stream(&mut self) -> Call {
         let slot = self.slot(Held::Dir);
         if self.rng.chance(30) {
-            return Call::SeekNames { slot, nth: *self.rng.pick(&[0, 0, 1, 2, 5, 100]) };
+            return Call::SeekNames {
+                slot,
+                nth: *self.rng.pick(&[0, 0, 1, 2, 5, 100]),
+            };
         }
-        Call::NextNames { slot, count: *self.rng.pick(&[1, 2, 3, 10, 100, 2000]) }
+        Call::NextNames {
+            slot,
+            count: *self.rng.pick(&[1, 2, 3, 10, 100, 2000]),
+        }
     }
 
     fn read_file(&mut self) -> Call {
         let path = self.old(Some(Kind::File));
-        Call::ReadFile { path: self.spell(&path) }
+        Call::ReadFile {
+            path: self.spell(&path),
+        }
     }
 
     fn write_file(&mut self) -> Call {
         let make = self.rng.chance(55);
-        let path = if make { self.free() } else { self.old(Some(Kind::File)) };
+        let path = if make {
+            self.free()
+        } else {
+            self.old(Some(Kind::File))
+        };
         let mut flags = libc::O_WRONLY | libc::O_NONBLOCK | if make { libc::O_CREAT } else { 0 };
-        flags |= *self.rng.pick(&[0, libc::O_TRUNC, libc::O_TRUNC, libc::O_APPEND, libc::O_EXCL]);
+        flags |= *self
+            .rng
+            .pick(&[0, libc::O_TRUNC, libc::O_TRUNC, libc::O_APPEND, libc::O_EXCL]);
         if make {
             self.pending = Some(Effect::Made(path.clone(), Kind::File));
         }
         let mode = *self.rng.pick(&[0o666, 0o666, 0o644, 0o600, 0o777, 0o4711]);
-        Call::WriteFile { path: self.spell(&path), flags, mode, data: self.fill() }
+        Call::WriteFile {
+            path: self.spell(&path),
+            flags,
+            mode,
+            data: self.fill(),
+        }
     }
 
     fn truncate(&mut self) -> Call {
         let path = self.old(Some(Kind::File));
-        Call::Truncate { path: self.spell(&path), len: *self.rng.pick(LENGTHS) }
+        Call::Truncate {
+            path: self.spell(&path),
+            len: *self.rng.pick(LENGTHS),
+        }
     }
 
     fn mkdir(&mut self) -> Call {
         let path = self.free();
         self.pending = Some(Effect::Made(path.clone(), Kind::Dir));
-        let mode = *self.rng.pick(&[0o777, 0o777, 0o755, 0o700, 0o2775, 0o1777, 0o000]);
-        Call::Mkdir { path: self.spell(&path), mode }
+        let mode = *self
+            .rng
+            .pick(&[0o777, 0o777, 0o755, 0o700, 0o2775, 0o1777, 0o000]);
+        Call::Mkdir {
+            path: self.spell(&path),
+            mode,
+        }
     }
 
     fn mknod(&mut self) -> Call {
@@ -440,7 +587,12 @@ impl Generator {
             (0, 0, 0),
         ]);
         self.pending = Some(Effect::Made(path.clone(), Kind::of(kind)));
-        Call::Mknod { path: self.spell(&path), mode: kind | self.mode(), major, minor }
+        Call::Mknod {
+            path: self.spell(&path),
+            mode: kind | self.mode(),
+            major,
+            minor,
+        }
     }
 
     fn symlink(&mut self) -> Call {
@@ -452,7 +604,10 @@ impl Generator {
             _ => Bytes::from(self.old(None).name()),
         };
         self.pending = Some(Effect::Made(path.clone(), Kind::Symlink));
-        Call::Symlink { target, path: self.spell(&path) }
+        Call::Symlink {
+            target,
+            path: self.spell(&path),
+        }
     }
 
     fn link(&mut self) -> Call {
@@ -460,35 +615,57 @@ impl Generator {
         let from = self.old(if any { None } else { Some(Kind::File) });
         let to = self.free();
         self.pending = Some(Effect::Linked(from.clone(), to.clone()));
-        Call::Link { from: self.spell(&from), to: self.spell(&to), follow: self.rng.chance(20) }
+        Call::Link {
+            from: self.spell(&from),
+            to: self.spell(&to),
+            follow: self.rng.chance(20),
+        }
     }
 
     fn unlink(&mut self) -> Call {
         let any = self.rng.chance(40);
         let path = self.old(if any { None } else { Some(Kind::File) });
         self.pending = Some(Effect::Gone(path.clone()));
-        Call::Unlink { path: self.spell(&path) }
+        Call::Unlink {
+            path: self.spell(&path),
+        }
     }
 
     fn rmdir(&mut self) -> Call {
         let kind = self.rng.chance(95).then_some(Kind::Dir);
         let path = self.old(kind);
         self.pending = Some(Effect::Gone(path.clone()));
-        Call::Rmdir { path: self.spell(&path) }
+        Call::Rmdir {
+            path: self.spell(&path),
+        }
     }
 
     fn rename(&mut self) -> Call {
         let kind = [Some(Kind::File), Some(Kind::Dir), None][self.rng.weighted([45, 30, 25].into_iter())];
         let from = self.old(kind);
-        let to = if self.rng.chance(45) { self.old(self.model.kind(&from)) } else { self.free() };
-        let flags = [0, libc::RENAME_NOREPLACE, libc::RENAME_EXCHANGE, libc::RENAME_WHITEOUT, 0x80, 3]
-            [self.rng.weighted([70, 8, 18, 2, 1, 1].into_iter())];
+        let to = if self.rng.chance(45) {
+            self.old(self.model.kind(&from))
+        } else {
+            self.free()
+        };
+        let flags = [
+            0,
+            libc::RENAME_NOREPLACE,
+            libc::RENAME_EXCHANGE,
+            libc::RENAME_WHITEOUT,
+            0x80,
+            3,
+        ][self.rng.weighted([70, 8, 18, 2, 1, 1].into_iter())];
         self.pending = Some(if flags == libc::RENAME_EXCHANGE {
             Effect::Exchanged(from.clone(), to.clone())
         } else {
             Effect::Moved(from.clone(), to.clone())
         });
-        Call::Rename { from: self.spell(&from), to: self.spell(&to), flags }
+        Call::Rename {
+            from: self.spell(&from),
+            to: self.spell(&to),
+            flags,
+        }
     }
 
     fn chmod(&mut self) -> Call {
@@ -498,19 +675,32 @@ impl Generator {
         if self.model.kind(&path) == Some(Kind::Dir) && self.rng.chance(80) {
             mode |= 0o755;
         }
-        Call::Chmod { path: self.spell(&path), mode }
+        Call::Chmod {
+            path: self.spell(&path),
+            mode,
+        }
     }
 
     fn chown(&mut self) -> Call {
         let path = self.old(None);
         let (uid, gid) = (*self.rng.pick(IDS), *self.rng.pick(IDS));
-        Call::Chown { path: self.spell(&path), uid, gid, follow: self.rng.chance(40) }
+        Call::Chown {
+            path: self.spell(&path),
+            uid,
+            gid,
+            follow: self.rng.chance(40),
+        }
     }
 
     fn utimens(&mut self) -> Call {
         let path = self.old(None);
         let (access, modify) = (self.when(), self.when());
-        Call::Utimens { path: self.spell(&path), access, modify, follow: self.rng.chance(50) }
+        Call::Utimens {
+            path: self.spell(&path),
+            access,
+            modify,
+            follow: self.rng.chance(50),
+        }
     }
 
     fn xattr(&mut self) -> Call {
@@ -521,7 +711,13 @@ impl Generator {
         match self.rng.below(10) {
             0..=4 => {
                 let value = self.xattr_value(&name);
-                Call::SetXattr { path, name, value, flags: *self.rng.pick(&[0, 0, 0, 1, 2]), follow }
+                Call::SetXattr {
+                    path,
+                    name,
+                    value,
+                    flags: *self.rng.pick(&[0, 0, 0, 1, 2]),
+                    follow,
+                }
             }
             5 | 6 => Call::GetXattr { path, name, follow },
             7 => Call::ListXattr { path, follow },
@@ -533,29 +729,48 @@ impl Generator {
         let path = self.old(None);
         let path = self.spell(&path);
         match self.rng.below(10) {
-            0..=4 => Call::Stat { path, follow: self.rng.chance(40) },
-            5 | 6 => Call::Access { path, mode: self.rng.below(8) as i32, effective: self.rng.chance(30) },
+            0..=4 => Call::Stat {
+                path,
+                follow: self.rng.chance(40),
+            },
+            5 | 6 => Call::Access {
+                path,
+                mode: self.rng.below(8) as i32,
+                effective: self.rng.chance(30),
+            },
             7 => Call::Statfs { path },
             _ => {
                 let path = self.old(Some(Kind::Symlink));
-                Call::Readlink { path: self.spell(&path) }
+                Call::Readlink {
+                    path: self.spell(&path),
+                }
             }
         }
     }
 
     fn list(&mut self) -> Call {
-        let path = if self.rng.chance(90) { self.dir() } else { self.old(None) };
-        Call::List { path: self.spell(&path) }
+        let path = if self.rng.chance(90) {
+            self.dir()
+        } else {
+            self.old(None)
+        };
+        Call::List {
+            path: self.spell(&path),
+        }
     }
 
     fn chdir(&mut self) -> Call {
         let path = self.dir();
-        let call = Call::Chdir { path: self.spell(&path) };
+        let call = Call::Chdir {
+            path: self.spell(&path),
+        };
         self.pending = Some(Effect::Went(path));
         call
     }
 
     fn umask(&mut self) -> Call {
-        Call::Umask { mask: *self.rng.pick(&[0o022, 0o077, 0, 0o002, 0o027]) }
+        Call::Umask {
+            mask: *self.rng.pick(&[0o022, 0o077, 0, 0o002, 0o027]),
+        }
     }
 }

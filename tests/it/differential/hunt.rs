@@ -19,11 +19,16 @@ use super::system::{Bench, System};
 /// A number from the environment.
 pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+    )
 }
 
 pub fn any_seed() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_000)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |d| d.as_nanos() as u64 % 1_000_000_000)
 }
 
 pub struct Hunt {
@@ -67,7 +72,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Hunt {
     pub fn run(&self, reference: &dyn System, other: &dyn System) -> Result<Found, String> {
         let bench = Bench::new()?;
-        let engine = Engine { systems: [reference, other], bench: &bench, patience: PATIENCE };
+        let engine = Engine {
+            systems: [reference, other],
+            bench: &bench,
+            patience: PATIENCE,
+        };
         let start = Instant::now();
         let mut found = Found {
             finds: Vec::new(),
@@ -94,7 +103,11 @@ impl Hunt {
                 End::Agreed => {}
                 End::Accepted => found.cut_short += 1,
                 End::Differs(difference) if signatures.insert(difference.signature.clone()) => {
-                    let program = Program { seed, layers, events: report.events };
+                    let program = Program {
+                        seed,
+                        layers,
+                        events: report.events,
+                    };
                     let find = self.shrink(&engine, program, difference);
                     publish(&find, found.finds.len());
                     found.finds.push(find);
@@ -111,30 +124,57 @@ impl Hunt {
     }
 
     fn shrink(&self, engine: &Engine, program: Program, difference: Difference) -> Find {
-        let engine = Engine { patience: Duration::from_secs(5), ..*engine };
+        let engine = Engine {
+            patience: Duration::from_secs(5),
+            ..*engine
+        };
         let long = program.events.len();
         match shrink::shrink(&engine, program.clone(), &difference.signature, self.shrink) {
             Some(small) => {
-                let note = format!("shrunk from {long} events to {} in {} runs", small.program.events.len(), small.runs);
-                Find { program: small.program, difference: small.difference, note }
+                let note = format!(
+                    "shrunk from {long} events to {} in {} runs",
+                    small.program.events.len(),
+                    small.runs
+                );
+                Find {
+                    program: small.program,
+                    difference: small.difference,
+                    note,
+                }
             }
-            None => Find { program, difference, note: "not shrunk: a replay does not show it again".into() },
+            None => Find {
+                program,
+                difference,
+                note: "not shrunk: a replay does not show it again".into(),
+            },
         }
     }
 }
 
 pub fn replay(program: &Program, reference: &dyn System, other: &dyn System) -> Result<End, String> {
     let bench = Bench::new()?;
-    let engine = Engine { systems: [reference, other], bench: &bench, patience: PATIENCE };
-    engine.run(&program.layers, Source::Replay(&program.events)).map(|report| report.end)
+    let engine = Engine {
+        systems: [reference, other],
+        bench: &bench,
+        patience: PATIENCE,
+    };
+    engine
+        .run(&program.layers, Source::Replay(&program.events))
+        .map(|report| report.end)
 }
 
 /// Tells a find at once, and writes the replay file and the script where `PLYFS_DIFF_OUT` says.
 fn publish(find: &Find, index: usize) {
     println!("{find}");
-    let Some(folder) = std::env::var_os("PLYFS_DIFF_OUT").map(PathBuf::from) else { return };
-    let slug: String =
-        find.difference.signature.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let Some(folder) = std::env::var_os("PLYFS_DIFF_OUT").map(PathBuf::from) else {
+        return;
+    };
+    let slug: String = find
+        .difference
+        .signature
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     let base = folder.join(format!("{index:02}-{slug}"));
     let json = serde_json::to_string_pretty(&find.program).unwrap_or_default();
     let written = std::fs::create_dir_all(&folder)
@@ -148,11 +188,18 @@ fn publish(find: &Find, index: usize) {
 
 impl fmt::Display for Find {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "== {} (seed {}; {})", self.difference.signature, self.program.seed, self.note)?;
+        writeln!(
+            f,
+            "== {} (seed {}; {})",
+            self.difference.signature, self.program.seed, self.note
+        )?;
         writeln!(f, "{}", self.difference.text)?;
         writeln!(f, "-- program")?;
         if self.program.layers.lower.len() + self.program.layers.upper.len() <= 40 {
-            for (layer, items) in [("lower", &self.program.layers.lower), ("upper", &self.program.layers.upper)] {
+            for (layer, items) in [
+                ("lower", &self.program.layers.lower),
+                ("upper", &self.program.layers.upper),
+            ] {
                 for item in items {
                     writeln!(f, "{layer} {:?} {:?}", item.path, item.what)?;
                 }

@@ -20,7 +20,10 @@ pub struct Difference {
 
 impl Difference {
     pub fn new(signature: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { signature: signature.into(), text: text.into() }
+        Self {
+            signature: signature.into(),
+            text: text.into(),
+        }
     }
 }
 
@@ -53,7 +56,9 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(numbers_are_unique: bool) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs() as i64);
         Self {
             counts: Counts::default(),
             ignored: std::env::var("PLYFS_DIFF_IGNORE")
@@ -75,11 +80,21 @@ impl Judge {
         }
         self.groups = lowers.map(|tree| {
             let stats = tree.iter().filter_map(|entry| entry.stat.as_ref().ok());
-            stats.filter(|st| !st.is_dir() && st.nlink > 1).map(|st| st.ino).collect()
+            stats
+                .filter(|st| !st.is_dir() && st.nlink > 1)
+                .map(|st| st.ino)
+                .collect()
         });
     }
 
-    pub fn outcome(&mut self, at: usize, worker: u8, call: &Call, look: Look, [a, b]: [&Outcome; 2]) -> Verdict {
+    pub fn outcome(
+        &mut self,
+        at: usize,
+        worker: u8,
+        call: &Call,
+        look: Look,
+        [a, b]: [&Outcome; 2],
+    ) -> Verdict {
         self.keep_book(at, worker, call, a.result.is_ok() || b.result.is_ok());
         if let Some(verdict) = self.result(worker, call, a, b) {
             return verdict;
@@ -126,7 +141,10 @@ impl Judge {
 
     fn result(&mut self, worker: u8, call: &Call, a: &Outcome, b: &Outcome) -> Option<Verdict> {
         let differs = |field: &str, text: String| {
-            Some(Verdict::Differs(Difference::new(format!("{} {field}", call.name()), text)))
+            Some(Verdict::Differs(Difference::new(
+                format!("{} {field}", call.name()),
+                text,
+            )))
         };
         match (&a.result, &b.result) {
             (Ok(one), Ok(other)) => match self.value(worker, call, one, other) {
@@ -135,7 +153,8 @@ impl Judge {
             },
             (Err(one), Err(other)) if one == other => None,
             _ => {
-                let tmpfile = matches!(call, Call::Open { flags, .. } if flags & libc::O_TMPFILE == libc::O_TMPFILE);
+                let tmpfile =
+                    matches!(call, Call::Open { flags, .. } if flags & libc::O_TMPFILE == libc::O_TMPFILE);
                 let error = |outcome: &Outcome| outcome.result.as_ref().err().copied().unwrap_or(0);
                 let (one, other) = (error(a), error(b));
                 match call {
@@ -178,7 +197,13 @@ impl Judge {
                 let of_slot = matches!(call, Call::Fstat { .. });
                 self.stat("result", one, other, of_slot)
             }
-            (Value::Names { names: one, .. }, Value::Names { names: other, trouble }) => {
+            (
+                Value::Names { names: one, .. },
+                Value::Names {
+                    names: other,
+                    trouble,
+                },
+            ) => {
                 let start = match call {
                     Call::NextNames { slot, .. } => self.streams.get(&(worker, *slot)).copied().unwrap_or(0),
                     _ => usize::MAX,
@@ -246,7 +271,9 @@ impl Judge {
                 (Ok(one), Ok(other)) => self.stat(&format!("{} {when}", a.what), one, other, of_slot)?,
                 (Err(one), Err(other)) if one == other => {}
                 _ => {
-                    let short = |r: &Result<Stat, i32>| r.as_ref().map_or_else(|e| errno_name(*e), |_| "there".into());
+                    let short = |r: &Result<Stat, i32>| {
+                        r.as_ref().map_or_else(|e| errno_name(*e), |_| "there".into())
+                    };
                     let text = format!("{} {when}: {} against {}", a.what, short(one), short(other));
                     return Err((format!("{when} existence"), text));
                 }
@@ -259,7 +286,11 @@ impl Judge {
             let moved = |x: &Stat, y: &Stat| (x.mtime != y.mtime, x.ctime != y.ctime);
             let (one, other) = (moved(a0, a1), moved(b0, b1));
             let text = |field: &str, one: bool| {
-                let (yes, no) = if one { ("moves", "does not") } else { ("does not move", "does") };
+                let (yes, no) = if one {
+                    ("moves", "does not")
+                } else {
+                    ("does not move", "does")
+                };
                 format!("{}: {field} {yes}, on the other it {no}", a.what)
             };
             if one.0 != other.0 && !self.ignores("mtime moves") {
@@ -305,13 +336,22 @@ impl Judge {
         if let Some((name, text)) = wrong.into_iter().find(|(name, _)| !self.ignores(name)) {
             return Err((name.into(), text));
         }
-        if self.ignores("ino") { Ok(()) } else { self.number(what, a, b) }
+        if self.ignores("ino") {
+            Ok(())
+        } else {
+            self.number(what, a, b)
+        }
     }
 
     /// Equal numbers on one side go with equal numbers on the other, over time and over names.
     fn number(&mut self, what: &str, a: &Stat, b: &Stat) -> Result<(), (String, String)> {
-        let Some([forth, back]) = &mut self.pairs else { return Ok(()) };
-        let (told, told_back) = (*forth.entry(a.ino).or_insert(b.ino), *back.entry(b.ino).or_insert(a.ino));
+        let Some([forth, back]) = &mut self.pairs else {
+            return Ok(());
+        };
+        let (told, told_back) = (
+            *forth.entry(a.ino).or_insert(b.ino),
+            *back.entry(b.ino).or_insert(a.ino),
+        );
         if told == b.ino && told_back == a.ino {
             return Ok(());
         }
@@ -340,14 +380,16 @@ impl Judge {
 
     /// Two merged trees.
     pub fn trees(&mut self, when: &str, a: &Tree, b: &Tree) -> Result<(), Difference> {
-        let wrong = |field: &str, text: String| Difference::new(format!("tree {field}"), format!("{when}: {text}"));
+        let wrong =
+            |field: &str, text: String| Difference::new(format!("tree {field}"), format!("{when}: {text}"));
         if a.is_empty() || b.is_empty() {
             return Err(wrong("walk", "the tree cannot be walked".into()));
         }
         for (one, other) in pair_up(a, b) {
             match (one, other) {
                 (Some(one), Some(other)) => {
-                    self.entry(one, other).map_err(|(field, text)| wrong(&field, text))?;
+                    self.entry(one, other)
+                        .map_err(|(field, text)| wrong(&field, text))?;
                 }
                 (Some(one), None) if one.stat == Err(libc::ENOENT) => self.counts.add(known::HIDDEN_WHITEOUT),
                 (Some(one), None) => return Err(wrong("missing", format!("{:?} is missing", one.path))),
@@ -366,16 +408,27 @@ impl Judge {
             (one, other) => return Err(("stat".into(), format!("{what}: {one:?} against {other:?}"))),
         }
         if a.target != b.target {
-            return Err(("target".into(), format!("{what} -> {:?} against {:?}", a.target, b.target)));
+            return Err((
+                "target".into(),
+                format!("{what} -> {:?} against {:?}", a.target, b.target),
+            ));
         }
         if a.content != b.content {
-            return Err(("content".into(), format!("{what}: content {:x?} against {:x?}", a.content, b.content)));
+            return Err((
+                "content".into(),
+                format!("{what}: content {:x?} against {:x?}", a.content, b.content),
+            ));
         }
         if a.xattrs != b.xattrs && !self.ignores("xattrs") {
-            return Err(("xattrs".into(), format!("{what}: {:?} against {:?}", a.xattrs, b.xattrs)));
+            return Err((
+                "xattrs".into(),
+                format!("{what}: {:?} against {:?}", a.xattrs, b.xattrs),
+            ));
         }
         match (&a.trouble, &b.trouble) {
-            (None, Some(trouble)) if !self.ignores("trouble") => Err(("trouble".into(), format!("{what} {trouble}"))),
+            (None, Some(trouble)) if !self.ignores("trouble") => {
+                Err(("trouble".into(), format!("{what} {trouble}")))
+            }
             _ => Ok(()),
         }
     }
@@ -385,13 +438,18 @@ impl Judge {
         if self.ignores("upper") {
             return Ok(());
         }
-        let wrong =
-            |field: &str, text: String| Difference::new(format!("upper {field}"), format!("{when}, in the upper: {text}"));
+        let wrong = |field: &str, text: String| {
+            Difference::new(format!("upper {field}"), format!("{when}, in the upper: {text}"))
+        };
         for (one, other) in pair_up(a, b) {
             match (one, other) {
                 (Some(one), Some(other)) => {
                     let (one, other) = (self.normal(one), self.normal(other));
-                    if let Some((at, _)) = one.iter().enumerate().find(|(at, line)| other.get(*at) != Some(line)) {
+                    if let Some((at, _)) = one
+                        .iter()
+                        .enumerate()
+                        .find(|(at, line)| other.get(*at) != Some(line))
+                    {
                         let name = one[at].split(' ').next().unwrap_or_default().to_owned();
                         let text = format!("{} against {}", one.join(", "), other.join(", "));
                         return Err(wrong(&name, text));
@@ -412,12 +470,18 @@ impl Judge {
     /// An entry of an upper without what may differ: lines of `field value`.
     fn normal(&self, entry: &Entry) -> Vec<String> {
         let path = format!("path {:?}", entry.path);
-        let Ok(st) = &entry.stat else { return vec![path, format!("stat {:?}", entry.stat)] };
+        let Ok(st) = &entry.stat else {
+            return vec![path, format!("stat {:?}", entry.stat)];
+        };
         if is_whiteout(st) {
             return vec![path, "type whiteout".into()];
         }
         let xattrs: Vec<String> = match &entry.xattrs {
-            Ok(list) => list.iter().filter(|(name, _)| !may_differ(&name.0)).map(|(n, v)| format!("{n}={v:?}")).collect(),
+            Ok(list) => list
+                .iter()
+                .filter(|(name, _)| !may_differ(&name.0))
+                .map(|(n, v)| format!("{n}={v:?}"))
+                .collect(),
             Err(errno) => vec![errno_name(*errno)],
         };
         vec![
@@ -441,12 +505,20 @@ pub fn is_whiteout(stat: &Stat) -> bool {
 
 /// Private attributes that say nothing about the view (K141).
 fn may_differ(name: &[u8]) -> bool {
-    let private = [&b"trusted.overlay."[..], b"user.overlay."].iter().find_map(|p| name.strip_prefix(*p));
-    private.is_some_and(|rest| [&b"origin"[..], b"impure", b"uuid"].contains(&rest) || name.starts_with(b"user.overlay.plyfs"))
+    let private = [&b"trusted.overlay."[..], b"user.overlay."]
+        .iter()
+        .find_map(|p| name.strip_prefix(*p));
+    private.is_some_and(|rest| {
+        [&b"origin"[..], b"impure", b"uuid"].contains(&rest) || name.starts_with(b"user.overlay.plyfs")
+    })
 }
 
 fn answer(errno: i32) -> String {
-    if errno == 0 { "ok".into() } else { errno_name(errno) }
+    if errno == 0 {
+        "ok".into()
+    } else {
+        errno_name(errno)
+    }
 }
 
 /// Goes through two trees at once, by path.
@@ -458,7 +530,10 @@ fn pair_up<'a>(a: &'a Tree, b: &'a Tree) -> Vec<(Option<&'a Entry>, Option<&'a E
     let mut paths: Vec<&Bytes> = one.keys().chain(other.keys()).copied().collect();
     paths.sort();
     paths.dedup();
-    paths.into_iter().map(|path| (one.get(path).copied(), other.get(path).copied())).collect()
+    paths
+        .into_iter()
+        .map(|path| (one.get(path).copied(), other.get(path).copied()))
+        .collect()
 }
 
 /// The lower, byte for byte and time for time (K142); atime excepted.

@@ -25,24 +25,58 @@ pub struct Item {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum What {
-    Dir { mode: u32 },
-    File { mode: u32, data: Fill },
+    Dir {
+        mode: u32,
+    },
+    File {
+        mode: u32,
+        data: Fill,
+    },
     /// Pieces of data at offsets, holes between, and a final size.
-    Sparse { mode: u32, pieces: Vec<(i64, Fill)>, size: i64 },
-    Symlink { target: Bytes },
+    Sparse {
+        mode: u32,
+        pieces: Vec<(i64, Fill)>,
+        size: i64,
+    },
+    Symlink {
+        target: Bytes,
+    },
     /// `mode` with its type; fifos, sockets, devices.
-    Node { mode: u32, major: u32, minor: u32 },
-    HardLink { to: Bytes },
-    Owner { uid: u32, gid: u32 },
-    Mode { mode: u32 },
-    Xattr { name: Bytes, value: Bytes },
-    Times { access: (i64, u32), modify: (i64, u32) },
+    Node {
+        mode: u32,
+        major: u32,
+        minor: u32,
+    },
+    HardLink {
+        to: Bytes,
+    },
+    Owner {
+        uid: u32,
+        gid: u32,
+    },
+    Mode {
+        mode: u32,
+    },
+    Xattr {
+        name: Bytes,
+        value: Bytes,
+    },
+    Times {
+        access: (i64, u32),
+        modify: (i64, u32),
+    },
 }
 
 /// Makes a layer in the empty directory `root` and gives everything a fixed old time.
 pub fn build(root: &Path, items: &[Item]) -> Answer<()> {
     let root = Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()));
-    let full = |path: &Bytes| if path.0.is_empty() { root.clone() } else { root.join(&path.0) };
+    let full = |path: &Bytes| {
+        if path.0.is_empty() {
+            root.clone()
+        } else {
+            root.join(&path.0)
+        }
+    };
     let mut made: Vec<&Bytes> = Vec::new();
     for item in items {
         if matches!(item.what, What::Times { .. }) {
@@ -77,11 +111,19 @@ pub fn build(root: &Path, items: &[Item]) -> Answer<()> {
 }
 
 fn set_times(path: &Bytes, access: (i64, u32), modify: (i64, u32)) -> Answer<()> {
-    let spec = |(tv_sec, nsec): (i64, u32)| libc::timespec { tv_sec, tv_nsec: i64::from(nsec) };
+    let spec = |(tv_sec, nsec): (i64, u32)| libc::timespec {
+        tv_sec,
+        tv_nsec: i64::from(nsec),
+    };
     let times = [spec(access), spec(modify)];
     // SAFETY: valid string and two times.
     check(unsafe {
-        libc::utimensat(libc::AT_FDCWD, path.c().as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+        libc::utimensat(
+            libc::AT_FDCWD,
+            path.c().as_ptr(),
+            times.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
     })
     .map(drop)
 }

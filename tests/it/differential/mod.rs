@@ -59,7 +59,9 @@ fn plyfs_does_what_the_kernel_does() {
         first_seed: number("PLYFS_SEED").unwrap_or(FIRST_SEED),
         steps: number("PLYFS_OPS").map_or(STEPS, |ops| ops as usize),
         time: Duration::from_secs(number("PLYFS_MINUTES").map_or(seconds, |minutes| minutes * 60)),
-        programs: number("PLYFS_SEED").filter(|_| number("PLYFS_MINUTES").is_none()).map(|_| 1),
+        programs: number("PLYFS_SEED")
+            .filter(|_| number("PLYFS_MINUTES").is_none())
+            .map(|_| 1),
         most_finds: 1,
         shrink: Duration::from_secs(120),
     };
@@ -85,7 +87,10 @@ fn the_kernel_agrees_with_itself() {
     };
     let found = on_own_thread(|| hunt.run(&Kernel, &Kernel)).expect("the engine");
     println!("{found}");
-    assert!(found.finds.is_empty(), "the engine is not silent where it must be:\n{found}");
+    assert!(
+        found.finds.is_empty(),
+        "the engine is not silent where it must be:\n{found}"
+    );
 }
 
 /// The engine finds, shrinks and prints: fuse-overlayfs 1.10 is known to differ.
@@ -107,7 +112,11 @@ fn differences_of_another_overlay_are_found_and_shrunk() {
     let found = on_own_thread(|| hunt.run(&Kernel, &Program::other(other))).expect("the engine");
     println!("{found}");
     let find = found.finds.first().expect("a difference");
-    assert!(find.program.events.len() < 20, "shrunk to {} events", find.program.events.len());
+    assert!(
+        find.program.events.len() < 20,
+        "shrunk to {} events",
+        find.program.events.len()
+    );
     assert!(find.script().contains("do("), "the script does something");
 }
 
@@ -125,7 +134,11 @@ fn soak() {
     };
     let found = on_own_thread(|| hunt.run(&Kernel, &Program::ours())).expect("the engine");
     println!("{found}");
-    assert!(found.finds.is_empty(), "{} unexplained differences", found.finds.len());
+    assert!(
+        found.finds.is_empty(),
+        "{} unexplained differences",
+        found.finds.len()
+    );
 }
 
 /// Runs the program in the file `PLYFS_REPLAY` again.

@@ -54,7 +54,13 @@ impl Model {
         self.live = tree
             .iter()
             .filter(|entry| !entry.path.0.is_empty())
-            .filter_map(|entry| entry.stat.as_ref().ok().map(|st| (entry.path.clone(), Kind::of(st.mode))))
+            .filter_map(|entry| {
+                entry
+                    .stat
+                    .as_ref()
+                    .ok()
+                    .map(|st| (entry.path.clone(), Kind::of(st.mode)))
+            })
             .collect();
     }
 
@@ -124,7 +130,11 @@ impl Model {
 
     fn put(&mut self, path: &Bytes, taken: Vec<(Bytes, Kind)>) {
         for (rest, kind) in taken {
-            let full = if rest.0.is_empty() { path.clone() } else { path.join(&rest.0) };
+            let full = if rest.0.is_empty() {
+                path.clone()
+            } else {
+                path.join(&rest.0)
+            };
             self.live.push((full, kind));
         }
     }
@@ -140,7 +150,11 @@ impl Model {
     pub fn existing(&self, rng: &mut Rng, kind: Option<Kind>) -> Option<Bytes> {
         let fits = |path: &Bytes| kind.is_none() || self.kind(path) == kind;
         if rng.chance(55) {
-            let hot: Vec<&Bytes> = self.hot.iter().filter(|p| self.kind(p).is_some() && fits(p)).collect();
+            let hot: Vec<&Bytes> = self
+                .hot
+                .iter()
+                .filter(|p| self.kind(p).is_some() && fits(p))
+                .collect();
             if !hot.is_empty() {
                 return Some((*rng.pick(&hot)).clone());
             }
@@ -161,7 +175,11 @@ impl Model {
 
     pub fn gone(&self, rng: &mut Rng) -> Option<Bytes> {
         let gone: Vec<&Bytes> = self.gone.iter().collect();
-        if gone.is_empty() { None } else { Some((*rng.pick(&gone)).clone()) }
+        if gone.is_empty() {
+            None
+        } else {
+            Some((*rng.pick(&gone)).clone())
+        }
     }
 }
 

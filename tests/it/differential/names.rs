@@ -22,7 +22,11 @@ impl Stream {
                 self.ahead = sys::getdents(fd, 4096)?.into();
             }
             let Some(entry) = self.ahead.pop_front() else {
-                return Ok(if read == 0 || count > 1000 { self.names(fd) } else { Value::Part(read as usize) });
+                return Ok(if read == 0 || count > 1000 {
+                    self.names(fd)
+                } else {
+                    Value::Part(read as usize)
+                });
             };
             if self.given.len() > 200_000 {
                 return Err(libc::ELOOP);
@@ -60,7 +64,11 @@ impl Stream {
             };
             // Who may read a directory but not search it sees the names only.
             let exists = stat != Err(libc::ENOENT);
-            names.push(Named { name: Bytes(entry.name.clone()), exists, agrees });
+            names.push(Named {
+                name: Bytes(entry.name.clone()),
+                exists,
+                agrees,
+            });
         }
         names.sort_by(|a, b| a.name.cmp(&b.name));
         for pair in names.windows(2) {

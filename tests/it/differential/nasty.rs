@@ -40,7 +40,10 @@ struct Maker(Vec<Item>);
 
 impl Maker {
     fn add(&mut self, path: &[u8], what: What) {
-        self.0.push(Item { path: Bytes::from(path), what });
+        self.0.push(Item {
+            path: Bytes::from(path),
+            what,
+        });
     }
 
     fn dir(&mut self, path: &str, mode: u32) {
@@ -49,11 +52,22 @@ impl Maker {
 
     fn file(&mut self, path: &str, mode: u32, len: u32) {
         let seed = path.bytes().fold(len as u8, u8::wrapping_add);
-        self.add(path.as_bytes(), What::File { mode, data: Fill { seed, len } });
+        self.add(
+            path.as_bytes(),
+            What::File {
+                mode,
+                data: Fill { seed, len },
+            },
+        );
     }
 
     fn link(&mut self, path: &str, target: &str) {
-        self.add(path.as_bytes(), What::Symlink { target: Bytes::from(target) });
+        self.add(
+            path.as_bytes(),
+            What::Symlink {
+                target: Bytes::from(target),
+            },
+        );
     }
 
     fn hard(&mut self, path: &str, to: &str) {
@@ -73,7 +87,13 @@ impl Maker {
     }
 
     fn xattr(&mut self, path: &str, name: &str, value: &[u8]) {
-        self.add(path.as_bytes(), What::Xattr { name: Bytes::from(name), value: Bytes::from(value) });
+        self.add(
+            path.as_bytes(),
+            What::Xattr {
+                name: Bytes::from(name),
+                value: Bytes::from(value),
+            },
+        );
     }
 
     fn times(&mut self, path: &str, access: (i64, u32), modify: (i64, u32)) {
@@ -110,7 +130,10 @@ pub fn layers(rng: &mut Rng) -> Layers {
     if rng.chance(40) {
         prepared(&mut upper);
     }
-    Layers { lower: lower.0, upper: upper.0 }
+    Layers {
+        lower: lower.0,
+        upper: upper.0,
+    }
 }
 
 /// Always there: plain directories and files that others may use.
@@ -119,7 +142,14 @@ fn base(l: &mut Maker) {
     for dir in ["d", "d/sub", "d/sub/deep", "e", "e/empty", "work"] {
         l.dir(dir, 0o777);
     }
-    for (path, len) in [("f", 100), ("g", 0), ("d/a", 5000), ("d/b", 12), ("d/sub/c", 70_000), ("d/sub/deep/z", 3)] {
+    for (path, len) in [
+        ("f", 100),
+        ("g", 0),
+        ("d/a", 5000),
+        ("d/b", 12),
+        ("d/sub/c", 70_000),
+        ("d/sub/deep/z", 3),
+    ] {
         l.file(path, 0o666, len);
     }
     for dir in ["mine", "mine/in"] {
@@ -144,7 +174,13 @@ fn base(l: &mut Maker) {
 
 fn modes(l: &mut Maker) {
     l.dir("modes", 0o777);
-    for (name, mode) in [("suid", 0o4755), ("sgid", 0o2755), ("both", 0o6777), ("lock", 0o2644), ("sticky", 0o1666)] {
+    for (name, mode) in [
+        ("suid", 0o4755),
+        ("sgid", 0o2755),
+        ("both", 0o6777),
+        ("lock", 0o2644),
+        ("sticky", 0o1666),
+    ] {
         let path = format!("modes/{name}");
         l.file(&path, mode, 30);
         if name != "suid" {
@@ -222,11 +258,25 @@ fn attributes(l: &mut Maker) {
 
 fn odd_names(l: &mut Maker) {
     l.dir("odd", 0o777);
-    let file = |seed| What::File { mode: 0o666, data: Fill { seed, len: 9 } };
-    for (index, name) in
-        [&b"\xff\xfe"[..], b"new\nline", b"spa ce", b"-rf", b"'\"\\$`*?", b"\x01\x7f", b"..lookalike", b"...", b".wh.f", b".wh..wh..opq", "\u{e9}\u{4e2d}".as_bytes()]
-            .into_iter()
-            .enumerate()
+    let file = |seed| What::File {
+        mode: 0o666,
+        data: Fill { seed, len: 9 },
+    };
+    for (index, name) in [
+        &b"\xff\xfe"[..],
+        b"new\nline",
+        b"spa ce",
+        b"-rf",
+        b"'\"\\$`*?",
+        b"\x01\x7f",
+        b"..lookalike",
+        b"...",
+        b".wh.f",
+        b".wh..wh..opq",
+        "\u{e9}\u{4e2d}".as_bytes(),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let path = Bytes::from("odd").join(name);
         l.add(&path.0, file(index as u8));
@@ -268,9 +318,19 @@ fn marks(l: &mut Maker) {
 fn contents(l: &mut Maker) {
     l.dir("data", 0o777);
     let piece = |seed, len| Fill { seed, len };
-    let sparse = |pieces: Vec<(i64, Fill)>, size| What::Sparse { mode: 0o666, pieces, size };
-    l.add(b"data/sparse", sparse(vec![(0, piece(1, 10)), (1 << 20, piece(2, 5000))], 3 << 20));
-    l.add(b"data/hole-first", sparse(vec![(300_000, piece(3, 100))], 300_100));
+    let sparse = |pieces: Vec<(i64, Fill)>, size| What::Sparse {
+        mode: 0o666,
+        pieces,
+        size,
+    };
+    l.add(
+        b"data/sparse",
+        sparse(vec![(0, piece(1, 10)), (1 << 20, piece(2, 5000))], 3 << 20),
+    );
+    l.add(
+        b"data/hole-first",
+        sparse(vec![(300_000, piece(3, 100))], 300_100),
+    );
     l.add(b"data/all-hole", sparse(Vec::new(), 2 << 20));
     l.file("data/big", 0o666, 1_500_000);
     l.file("data/page", 0o666, 4096);

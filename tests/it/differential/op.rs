@@ -18,7 +18,9 @@ pub struct Fill {
 
 impl Fill {
     pub fn bytes(self) -> Vec<u8> {
-        (0..self.len).map(|i| 33 + ((u32::from(self.seed) * 7 + i + i / 89) % 90) as u8).collect()
+        (0..self.len)
+            .map(|i| 33 + ((u32::from(self.seed) * 7 + i + i / 89) % 90) as u8)
+            .collect()
     }
 }
 
@@ -33,61 +35,236 @@ pub enum When {
 /// One system call, or a short fixed sequence of them that needs no decision in between.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Call {
-    Open { slot: Slot, path: Bytes, flags: i32, mode: u32 },
-    Close { slot: Slot },
-    Read { slot: Slot, len: u32 },
-    Pread { slot: Slot, at: i64, len: u32 },
-    Write { slot: Slot, data: Fill },
-    Pwrite { slot: Slot, at: i64, data: Fill },
-    Seek { slot: Slot, to: i64, whence: i32 },
+    Open {
+        slot: Slot,
+        path: Bytes,
+        flags: i32,
+        mode: u32,
+    },
+    Close {
+        slot: Slot,
+    },
+    Read {
+        slot: Slot,
+        len: u32,
+    },
+    Pread {
+        slot: Slot,
+        at: i64,
+        len: u32,
+    },
+    Write {
+        slot: Slot,
+        data: Fill,
+    },
+    Pwrite {
+        slot: Slot,
+        at: i64,
+        data: Fill,
+    },
+    Seek {
+        slot: Slot,
+        to: i64,
+        whence: i32,
+    },
     /// SEEK_DATA or SEEK_HOLE, checked against the content; where holes are may differ (K64).
-    SeekSparse { slot: Slot, at: i64, hole: bool },
-    Ftruncate { slot: Slot, len: i64 },
-    Fallocate { slot: Slot, mode: i32, at: i64, len: i64 },
-    Fsync { slot: Slot, data_only: bool },
-    Fstat { slot: Slot },
-    Fchmod { slot: Slot, mode: u32 },
-    Fchown { slot: Slot, uid: u32, gid: u32 },
-    Futimens { slot: Slot, access: When, modify: When },
-    Fsetxattr { slot: Slot, name: Bytes, value: Bytes, flags: i32 },
-    Fgetxattr { slot: Slot, name: Bytes },
-    MmapWrite { slot: Slot, at: i64, data: Fill },
-    MmapRead { slot: Slot, at: i64, len: u32 },
-    CopyRange { from: Slot, from_at: i64, to: Slot, to_at: i64, len: u32 },
-    LinkSlot { slot: Slot, path: Bytes },
-    Flock { slot: Slot, how: i32 },
-    Lock { slot: Slot, kind: i32, at: i64, len: i64, of_file: bool },
-    GetFlags { slot: Slot },
+    SeekSparse {
+        slot: Slot,
+        at: i64,
+        hole: bool,
+    },
+    Ftruncate {
+        slot: Slot,
+        len: i64,
+    },
+    Fallocate {
+        slot: Slot,
+        mode: i32,
+        at: i64,
+        len: i64,
+    },
+    Fsync {
+        slot: Slot,
+        data_only: bool,
+    },
+    Fstat {
+        slot: Slot,
+    },
+    Fchmod {
+        slot: Slot,
+        mode: u32,
+    },
+    Fchown {
+        slot: Slot,
+        uid: u32,
+        gid: u32,
+    },
+    Futimens {
+        slot: Slot,
+        access: When,
+        modify: When,
+    },
+    Fsetxattr {
+        slot: Slot,
+        name: Bytes,
+        value: Bytes,
+        flags: i32,
+    },
+    Fgetxattr {
+        slot: Slot,
+        name: Bytes,
+    },
+    MmapWrite {
+        slot: Slot,
+        at: i64,
+        data: Fill,
+    },
+    MmapRead {
+        slot: Slot,
+        at: i64,
+        len: u32,
+    },
+    CopyRange {
+        from: Slot,
+        from_at: i64,
+        to: Slot,
+        to_at: i64,
+        len: u32,
+    },
+    LinkSlot {
+        slot: Slot,
+        path: Bytes,
+    },
+    Flock {
+        slot: Slot,
+        how: i32,
+    },
+    Lock {
+        slot: Slot,
+        kind: i32,
+        at: i64,
+        len: i64,
+        of_file: bool,
+    },
+    GetFlags {
+        slot: Slot,
+    },
     /// Reads up to `count` names on from where the stream stands; at the end tells all names seen.
-    NextNames { slot: Slot, count: u32 },
+    NextNames {
+        slot: Slot,
+        count: u32,
+    },
     /// Goes back to just after the `nth` name of the stream; 0 is a rewind.
-    SeekNames { slot: Slot, nth: u32 },
+    SeekNames {
+        slot: Slot,
+        nth: u32,
+    },
 
-    Truncate { path: Bytes, len: i64 },
-    ReadFile { path: Bytes },
+    Truncate {
+        path: Bytes,
+        len: i64,
+    },
+    ReadFile {
+        path: Bytes,
+    },
     /// open, write, close.
-    WriteFile { path: Bytes, flags: i32, mode: u32, data: Fill },
-    Mkdir { path: Bytes, mode: u32 },
-    Mknod { path: Bytes, mode: u32, major: u32, minor: u32 },
-    Symlink { target: Bytes, path: Bytes },
-    Readlink { path: Bytes },
-    Link { from: Bytes, to: Bytes, follow: bool },
-    Unlink { path: Bytes },
-    Rmdir { path: Bytes },
-    Rename { from: Bytes, to: Bytes, flags: u32 },
-    Chmod { path: Bytes, mode: u32 },
-    Chown { path: Bytes, uid: u32, gid: u32, follow: bool },
-    Utimens { path: Bytes, access: When, modify: When, follow: bool },
-    SetXattr { path: Bytes, name: Bytes, value: Bytes, flags: i32, follow: bool },
-    GetXattr { path: Bytes, name: Bytes, follow: bool },
-    ListXattr { path: Bytes, follow: bool },
-    RemoveXattr { path: Bytes, name: Bytes, follow: bool },
-    Stat { path: Bytes, follow: bool },
-    Access { path: Bytes, mode: i32, effective: bool },
-    Statfs { path: Bytes },
-    List { path: Bytes },
-    Chdir { path: Bytes },
-    Umask { mask: u32 },
+    WriteFile {
+        path: Bytes,
+        flags: i32,
+        mode: u32,
+        data: Fill,
+    },
+    Mkdir {
+        path: Bytes,
+        mode: u32,
+    },
+    Mknod {
+        path: Bytes,
+        mode: u32,
+        major: u32,
+        minor: u32,
+    },
+    Symlink {
+        target: Bytes,
+        path: Bytes,
+    },
+    Readlink {
+        path: Bytes,
+    },
+    Link {
+        from: Bytes,
+        to: Bytes,
+        follow: bool,
+    },
+    Unlink {
+        path: Bytes,
+    },
+    Rmdir {
+        path: Bytes,
+    },
+    Rename {
+        from: Bytes,
+        to: Bytes,
+        flags: u32,
+    },
+    Chmod {
+        path: Bytes,
+        mode: u32,
+    },
+    Chown {
+        path: Bytes,
+        uid: u32,
+        gid: u32,
+        follow: bool,
+    },
+    Utimens {
+        path: Bytes,
+        access: When,
+        modify: When,
+        follow: bool,
+    },
+    SetXattr {
+        path: Bytes,
+        name: Bytes,
+        value: Bytes,
+        flags: i32,
+        follow: bool,
+    },
+    GetXattr {
+        path: Bytes,
+        name: Bytes,
+        follow: bool,
+    },
+    ListXattr {
+        path: Bytes,
+        follow: bool,
+    },
+    RemoveXattr {
+        path: Bytes,
+        name: Bytes,
+        follow: bool,
+    },
+    Stat {
+        path: Bytes,
+        follow: bool,
+    },
+    Access {
+        path: Bytes,
+        mode: i32,
+        effective: bool,
+    },
+    Statfs {
+        path: Bytes,
+    },
+    List {
+        path: Bytes,
+    },
+    Chdir {
+        path: Bytes,
+    },
+    Umask {
+        mask: u32,
+    },
 }
 
 impl Call {
@@ -207,9 +384,34 @@ pub struct Person {
 }
 
 pub const PEOPLE: [Person; 5] = [
-    Person { uid: 0, gid: 0, extra_group: 0, umask: 0o022 },
-    Person { uid: 0, gid: 0, extra_group: 0, umask: 0o077 },
-    Person { uid: 1001, gid: 1001, extra_group: 1003, umask: 0o022 },
-    Person { uid: 1001, gid: 1001, extra_group: 1001, umask: 0o002 },
-    Person { uid: 1002, gid: 1001, extra_group: 1002, umask: 0o000 },
+    Person {
+        uid: 0,
+        gid: 0,
+        extra_group: 0,
+        umask: 0o022,
+    },
+    Person {
+        uid: 0,
+        gid: 0,
+        extra_group: 0,
+        umask: 0o077,
+    },
+    Person {
+        uid: 1001,
+        gid: 1001,
+        extra_group: 1003,
+        umask: 0o022,
+    },
+    Person {
+        uid: 1001,
+        gid: 1001,
+        extra_group: 1001,
+        umask: 0o002,
+    },
+    Person {
+        uid: 1002,
+        gid: 1001,
+        extra_group: 1002,
+        umask: 0o000,
+    },
 ];

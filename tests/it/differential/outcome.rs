@@ -20,20 +20,31 @@ pub struct Named {
 pub enum Value {
     Done,
     Number(i64),
-    Data { len: usize, hash: u64, head: Bytes },
+    Data {
+        len: usize,
+        hash: u64,
+        head: Bytes,
+    },
     Stat(Stat),
     Text(String),
     Words(Vec<Bytes>),
     /// A part of a directory: how many names were read on, none at the end.
     Part(usize),
     /// All names of a directory, sorted, and what was wrong with the stream.
-    Names { names: Vec<Named>, trouble: Vec<String> },
+    Names {
+        names: Vec<Named>,
+        trouble: Vec<String>,
+    },
 }
 
 impl Value {
     pub fn data(bytes: &[u8]) -> Value {
         let head = Bytes(bytes[..bytes.len().min(24)].to_vec());
-        Value::Data { len: bytes.len(), hash: hash(bytes), head }
+        Value::Data {
+            len: bytes.len(),
+            hash: hash(bytes),
+            head,
+        }
     }
 }
 

@@ -19,7 +19,11 @@ impl Rng {
 
     /// A number below `bound` (0 if `bound` is 0).
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { (self.next() % bound as u64) as usize }
+        if bound == 0 {
+            0
+        } else {
+            (self.next() % bound as u64) as usize
+        }
     }
 
     /// True `percent` times in a hundred.

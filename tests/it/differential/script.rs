@@ -106,15 +106,26 @@ pub fn script(program: &Program, difference: &str) -> String {
     let _ = writeln!(text, "python3 - <<'END'\n{PRELUDE}");
     for worker in 0..PEOPLE.len() {
         let p = PEOPLE[worker];
-        let used = program.events.iter().any(|e| matches!(e, Event::Step { worker: w, .. } if *w as usize == worker));
+        let used = program
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Step { worker: w, .. } if *w as usize == worker));
         if used {
-            let _ = writeln!(text, "person({worker}, {}, {}, {}, 0o{:03o})", p.uid, p.gid, p.extra_group, p.umask);
+            let _ = writeln!(
+                text,
+                "person({worker}, {}, {}, {}, 0o{:03o})",
+                p.uid, p.gid, p.extra_group, p.umask
+            );
         }
     }
     for event in &program.events {
         match event {
             Event::Step { worker, call, .. } => {
-                let _ = writeln!(text, "do({worker}, {})", python_string(call_line(call).as_bytes()));
+                let _ = writeln!(
+                    text,
+                    "do({worker}, {})",
+                    python_string(call_line(call).as_bytes())
+                );
             }
             other => {
                 let _ = writeln!(text, "# {other:?}: see the engine's replay file for this step");
@@ -127,7 +138,11 @@ pub fn script(program: &Program, difference: &str) -> String {
 }
 
 fn shell_word(bytes: &[u8]) -> String {
-    if bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(b)) && !bytes.is_empty() {
+    if bytes
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(b))
+        && !bytes.is_empty()
+    {
         return String::from_utf8_lossy(bytes).into_owned();
     }
     if bytes.iter().all(|b| (0x20..0x7f).contains(b)) {
@@ -141,7 +156,9 @@ fn layer_line(layer: &str, item: &Item) -> String {
     let path = shell_word(&Bytes::from(layer).join(&item.path.0).0);
     match &item.what {
         What::Dir { mode } => format!("mkdir {path}; chmod {mode:o} {path}"),
-        What::File { mode, data } => format!("fill {} {} > {path}; chmod {mode:o} {path}", data.seed, data.len),
+        What::File { mode, data } => {
+            format!("fill {} {} > {path}; chmod {mode:o} {path}", data.seed, data.len)
+        }
         What::Sparse { mode, pieces, size } => {
             let mut line = format!("truncate -s {size} {path}; chmod {mode:o} {path}");
             for (at, data) in pieces {
@@ -171,7 +188,10 @@ fn layer_line(layer: &str, item: &Item) -> String {
             format!("setfattr -h -n {} -v 0x{hex} {path}", shell_word(&name.0))
         }
         What::Times { access, modify } => {
-            format!("touch -hm -d @{}.{:09} {path}; touch -ha -d @{}.{:09} {path}", modify.0, modify.1, access.0, access.1)
+            format!(
+                "touch -hm -d @{}.{:09} {path}; touch -ha -d @{}.{:09} {path}",
+                modify.0, modify.1, access.0, access.1
+            )
         }
     }
 }
@@ -193,7 +213,11 @@ fn fill(data: Fill) -> String {
 }
 
 fn id(id: u32) -> String {
-    if id == u32::MAX { "-1".into() } else { id.to_string() }
+    if id == u32::MAX {
+        "-1".into()
+    } else {
+        id.to_string()
+    }
 }
 
 fn times(access: When, modify: When) -> String {
@@ -211,7 +235,12 @@ fn call_line(call: &Call) -> String {
     let b = python_bytes;
     let follow = |follow: &bool| if *follow { "True" } else { "False" };
     match call {
-        Open { slot, path, flags, mode } => format!("opened({slot}, {}, 0o{flags:o}, 0o{mode:o})", b(path)),
+        Open {
+            slot,
+            path,
+            flags,
+            mode,
+        } => format!("opened({slot}, {}, 0o{flags:o}, 0o{mode:o})", b(path)),
         Close { slot } => format!("os.close(fds.pop({slot}, -1))"),
         Read { slot, len } => format!("os.read(fd({slot}), {len})[:24]"),
         Pread { slot, at, len } => format!("os.pread(fd({slot}), {len}, {at})[:24]"),
@@ -221,64 +250,160 @@ fn call_line(call: &Call) -> String {
         SeekSparse { slot, at, hole } => format!("os.lseek(fd({slot}), {at}, {})", if *hole { 4 } else { 3 }),
         Ftruncate { slot, len } => format!("os.ftruncate(fd({slot}), {len})"),
         Fallocate { slot, mode, at, len } => format!("fallocate({slot}, {mode}, {at}, {len})"),
-        Fsync { slot, data_only } => format!("os.{}(fd({slot}))", if *data_only { "fdatasync" } else { "fsync" }),
+        Fsync { slot, data_only } => format!(
+            "os.{}(fd({slot}))",
+            if *data_only { "fdatasync" } else { "fsync" }
+        ),
         Fstat { slot } => format!("show(os.fstat(fd({slot})))"),
         Fchmod { slot, mode } => format!("os.fchmod(fd({slot}), 0o{mode:o})"),
         Fchown { slot, uid, gid } => format!("os.fchown(fd({slot}), {}, {})", id(*uid), id(*gid)),
-        Futimens { slot, access, modify } => format!("times(fd({slot}), None, {}, 0)", times(*access, *modify)),
-        Fsetxattr { slot, name, value, flags } => {
+        Futimens { slot, access, modify } => {
+            format!("times(fd({slot}), None, {}, 0)", times(*access, *modify))
+        }
+        Fsetxattr {
+            slot,
+            name,
+            value,
+            flags,
+        } => {
             format!("os.setxattr(fd({slot}), {}, {}, {flags})", b(name), b(value))
         }
         Fgetxattr { slot, name } => format!("os.getxattr(fd({slot}), {})", b(name)),
         MmapWrite { slot, at, data } => format!("mmap_write({slot}, {at}, {})", fill(*data)),
         MmapRead { slot, at, len } => format!("os.pread(fd({slot}), {len}, {at})[:24]"),
-        CopyRange { from, from_at, to, to_at, len } => {
+        CopyRange {
+            from,
+            from_at,
+            to,
+            to_at,
+            len,
+        } => {
             format!("os.copy_file_range(fd({from}), fd({to}), {len}, {from_at}, {to_at})")
         }
         LinkSlot { slot, path } => format!("link_fd({slot}, {})", b(path)),
         Flock { slot, how } => format!("fcntl.flock(fd({slot}), {how} | fcntl.LOCK_NB)"),
-        Lock { slot, kind, at, len, of_file } => {
-            format!("lock({slot}, {kind}, {at}, {len}, {})", if *of_file { 37 } else { 6 })
+        Lock {
+            slot,
+            kind,
+            at,
+            len,
+            of_file,
+        } => {
+            format!(
+                "lock({slot}, {kind}, {at}, {len}, {})",
+                if *of_file { 37 } else { 6 }
+            )
         }
         GetFlags { slot } => format!("fcntl.ioctl(fd({slot}), 0x80086601, bytes(8))"),
         NextNames { slot, .. } => format!("names(fd({slot}))"),
         SeekNames { slot, .. } => format!("os.lseek(fd({slot}), 0, 0)"),
         Truncate { path, len } => format!("os.truncate({}, {len})", b(path)),
         ReadFile { path } => format!("read_all({})", b(path)),
-        WriteFile { path, flags, mode, data } => {
+        WriteFile {
+            path,
+            flags,
+            mode,
+            data,
+        } => {
             format!("written({}, 0o{flags:o}, 0o{mode:o}, {})", b(path), fill(*data))
         }
         Mkdir { path, mode } => format!("os.mkdir({}, 0o{mode:o})", b(path)),
-        Mknod { path, mode, major, minor } => {
+        Mknod {
+            path,
+            mode,
+            major,
+            minor,
+        } => {
             format!("os.mknod({}, 0o{mode:o}, os.makedev({major}, {minor}))", b(path))
         }
         Symlink { target, path } => format!("os.symlink({}, {})", b(target), b(path)),
         Readlink { path } => format!("os.readlink({})", b(path)),
-        Link { from, to, follow: f } => format!("os.link({}, {}, follow_symlinks={})", b(from), b(to), follow(f)),
+        Link { from, to, follow: f } => {
+            format!("os.link({}, {}, follow_symlinks={})", b(from), b(to), follow(f))
+        }
         Unlink { path } => format!("os.unlink({})", b(path)),
         Rmdir { path } => format!("os.rmdir({})", b(path)),
         Rename { from, to, flags: 0 } => format!("os.rename({}, {})", b(from), b(to)),
         Rename { from, to, flags } => format!("renameat2({}, {}, {flags})", b(from), b(to)),
         Chmod { path, mode } => format!("os.chmod({}, 0o{mode:o})", b(path)),
-        Chown { path, uid, gid, follow: f } => {
-            format!("os.chown({}, {}, {}, follow_symlinks={})", b(path), id(*uid), id(*gid), follow(f))
+        Chown {
+            path,
+            uid,
+            gid,
+            follow: f,
+        } => {
+            format!(
+                "os.chown({}, {}, {}, follow_symlinks={})",
+                b(path),
+                id(*uid),
+                id(*gid),
+                follow(f)
+            )
         }
-        Utimens { path, access, modify, follow } => {
-            format!("times(-100, {}, {}, {})", b(path), times(*access, *modify), if *follow { 0 } else { 0x100 })
+        Utimens {
+            path,
+            access,
+            modify,
+            follow,
+        } => {
+            format!(
+                "times(-100, {}, {}, {})",
+                b(path),
+                times(*access, *modify),
+                if *follow { 0 } else { 0x100 }
+            )
         }
-        SetXattr { path, name, value, flags, follow: f } => {
-            format!("os.setxattr({}, {}, {}, {flags}, follow_symlinks={})", b(path), b(name), b(value), follow(f))
+        SetXattr {
+            path,
+            name,
+            value,
+            flags,
+            follow: f,
+        } => {
+            format!(
+                "os.setxattr({}, {}, {}, {flags}, follow_symlinks={})",
+                b(path),
+                b(name),
+                b(value),
+                follow(f)
+            )
         }
-        GetXattr { path, name, follow: f } => {
-            format!("os.getxattr({}, {}, follow_symlinks={})", b(path), b(name), follow(f))
+        GetXattr {
+            path,
+            name,
+            follow: f,
+        } => {
+            format!(
+                "os.getxattr({}, {}, follow_symlinks={})",
+                b(path),
+                b(name),
+                follow(f)
+            )
         }
         ListXattr { path, follow: f } => format!("os.listxattr({}, follow_symlinks={})", b(path), follow(f)),
-        RemoveXattr { path, name, follow: f } => {
-            format!("os.removexattr({}, {}, follow_symlinks={})", b(path), b(name), follow(f))
+        RemoveXattr {
+            path,
+            name,
+            follow: f,
+        } => {
+            format!(
+                "os.removexattr({}, {}, follow_symlinks={})",
+                b(path),
+                b(name),
+                follow(f)
+            )
         }
         Stat { path, follow: f } => format!("show(os.stat({}, follow_symlinks={}))", b(path), follow(f)),
-        Access { path, mode, effective } => {
-            format!("os.access({}, {mode}, effective_ids={})", b(path), if *effective { "True" } else { "False" })
+        Access {
+            path,
+            mode,
+            effective,
+        } => {
+            format!(
+                "os.access({}, {mode}, effective_ids={})",
+                b(path),
+                if *effective { "True" } else { "False" }
+            )
         }
         Statfs { path } => format!("os.statvfs({})", b(path)),
         List { path } => format!("names({})", b(path)),

@@ -15,7 +15,13 @@ pub struct Shrunk {
 
 /// Shrinks as long as `budget` lasts. None if the program does not fail again when it is replayed.
 pub fn shrink(engine: &Engine, program: Program, signature: &str, budget: Duration) -> Option<Shrunk> {
-    let mut search = Search { engine, signature, deadline: Instant::now() + budget, runs: 0, last: None };
+    let mut search = Search {
+        engine,
+        signature,
+        deadline: Instant::now() + budget,
+        runs: 0,
+        last: None,
+    };
     if !search.fails(&program) {
         return None;
     }
@@ -25,16 +31,31 @@ pub fn shrink(engine: &Engine, program: Program, signature: &str, budget: Durati
         let layers = best.layers.clone();
         let seed = best.seed;
         best.events = reduce(best.events, &mut |events: &[Event]| {
-            search.fails(&Program { seed, layers: layers.clone(), events: events.to_vec() })
+            search.fails(&Program {
+                seed,
+                layers: layers.clone(),
+                events: events.to_vec(),
+            })
         });
         for upper in [true, false] {
             let keep = best.clone();
             let with = |items: &[_]| {
                 let mut layers: Layers = keep.layers.clone();
-                *(if upper { &mut layers.upper } else { &mut layers.lower }) = items.to_vec();
-                Program { layers, ..keep.clone() }
+                *(if upper {
+                    &mut layers.upper
+                } else {
+                    &mut layers.lower
+                }) = items.to_vec();
+                Program {
+                    layers,
+                    ..keep.clone()
+                }
             };
-            let items = if upper { &keep.layers.upper } else { &keep.layers.lower };
+            let items = if upper {
+                &keep.layers.upper
+            } else {
+                &keep.layers.lower
+            };
             let items = reduce(items.clone(), &mut |items| search.fails(&with(items)));
             best = with(&items);
         }
@@ -46,7 +67,11 @@ pub fn shrink(engine: &Engine, program: Program, signature: &str, budget: Durati
     // The text must be that of the smallest program.
     search.deadline = Instant::now() + Duration::from_secs(60);
     search.fails(&best);
-    Some(Shrunk { difference: search.last?, program: best, runs: search.runs })
+    Some(Shrunk {
+        difference: search.last?,
+        program: best,
+        runs: search.runs,
+    })
 }
 
 fn size(program: &Program) -> usize {
@@ -71,7 +96,11 @@ impl Search<'_> {
             return false;
         }
         self.runs += 1;
-        match self.engine.run(&program.layers, Source::Replay(&program.events)).map(|report| report.end) {
+        match self
+            .engine
+            .run(&program.layers, Source::Replay(&program.events))
+            .map(|report| report.end)
+        {
             Ok(End::Differs(difference)) if difference.signature == self.signature => {
                 self.last = Some(difference);
                 true
@@ -83,10 +112,16 @@ impl Search<'_> {
     /// Steps without looking around, by the first worker, read more easily.
     fn simplify(&mut self, program: &mut Program) {
         for at in 0..program.events.len() {
-            let Event::Step { worker, look, call } = program.events[at].clone() else { continue };
+            let Event::Step { worker, look, call } = program.events[at].clone() else {
+                continue;
+            };
             let simpler = [(0, Look::No), (worker, Look::No), (0, look)];
             for (worker, look) in simpler {
-                let event = Event::Step { worker, look, call: call.clone() };
+                let event = Event::Step {
+                    worker,
+                    look,
+                    call: call.clone(),
+                };
                 if event == program.events[at] {
                     continue;
                 }

@@ -13,7 +13,11 @@ pub fn errno() -> i32 {
 
 /// Turns the usual -1 into the errno.
 pub fn check<T: PartialOrd + Default>(returned: T) -> Answer<T> {
-    if returned < T::default() { Err(errno()) } else { Ok(returned) }
+    if returned < T::default() {
+        Err(errno())
+    } else {
+        Ok(returned)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,7 +47,6 @@ impl Stat {
     pub fn is_dir(&self) -> bool {
         self.kind() == libc::S_IFDIR
     }
-
 }
 
 pub fn stat_at(dir: RawFd, path: &CStr, flags: i32) -> Answer<Stat> {
@@ -146,8 +149,11 @@ pub fn list_xattr(of: Of) -> Answer<Vec<Vec<u8>>> {
         }
     })?;
     buffer.truncate(got as usize);
-    let mut names: Vec<Vec<u8>> =
-        buffer.split(|&b| b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+    let mut names: Vec<Vec<u8>> = buffer
+        .split(|&b| b == 0)
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -182,8 +188,17 @@ pub fn getdents(fd: RawFd, buffer_len: usize) -> Answer<Vec<Dirent>> {
     while rest.len() > 19 {
         let word = |at: usize| u64::from_ne_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
         let record = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
-        let name = rest[19..record].split(|&b| b == 0).next().unwrap_or_default().to_vec();
-        entries.push(Dirent { name, ino: word(0), kind: rest[18], next: word(8) as i64 });
+        let name = rest[19..record]
+            .split(|&b| b == 0)
+            .next()
+            .unwrap_or_default()
+            .to_vec();
+        entries.push(Dirent {
+            name,
+            ino: word(0),
+            kind: rest[18],
+            next: word(8) as i64,
+        });
         rest = &rest[record..];
     }
     Ok(entries)
@@ -250,5 +265,8 @@ pub fn errno_name(errno: i32) -> String {
         (libc::ESTALE, "ESTALE"),
         (libc::ECONNABORTED, "ECONNABORTED"),
     ];
-    NAMES.iter().find(|(n, _)| *n == errno).map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).into())
+    NAMES
+        .iter()
+        .find(|(n, _)| *n == errno)
+        .map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).into())
 }

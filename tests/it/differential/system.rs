@@ -44,7 +44,10 @@ impl System for Kernel {
 
     fn mount(&self, place: &Place) -> Result<Mounted, String> {
         mount("overlay", &place.merged, "overlay", 0, &place.options()).map_err(|e| format!("mount: {e}"))?;
-        Ok(Mounted { at: place.merged.clone(), connection: None })
+        Ok(Mounted {
+            at: place.merged.clone(),
+            connection: None,
+        })
     }
 }
 
@@ -71,13 +74,21 @@ impl Program {
 
     pub fn other(path: PathBuf) -> Self {
         let words = std::env::var("PLYFS_TEST_OURS_OPTIONS").unwrap_or(",allow_other,dev,suid".into());
-        Self { path, words, options_first: true }
+        Self {
+            path,
+            words,
+            options_first: true,
+        }
     }
 }
 
 impl System for Program {
     fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn mount(&self, place: &Place) -> Result<Mounted, String> {
@@ -104,15 +115,26 @@ impl Program {
         } else {
             command.arg(&place.merged).arg("-o").arg(&options);
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn();
         let child = child.map_err(|e| format!("{}: {e}", self.path.display()))?;
         let status = wait(child, Duration::from_secs(15))?;
         let connection = connection(&place.merged);
-        let mounted = Mounted { at: place.merged.clone(), connection };
+        let mounted = Mounted {
+            at: place.merged.clone(),
+            connection,
+        };
         if !status.success() || connection.is_none() {
             std::mem::forget(mounted);
             let said = std::fs::read_to_string(&log).unwrap_or_default();
-            return Err(format!("{} did not mount ({status}): {}", self.path.display(), said.trim()));
+            return Err(format!(
+                "{} did not mount ({status}): {}",
+                self.path.display(),
+                said.trim()
+            ));
         }
         Ok(mounted)
     }
@@ -209,10 +231,20 @@ fn umount(at: &Path, flags: i32) -> Result<(), i32> {
 }
 
 pub fn mount(source: &str, at: &Path, kind: &str, flags: u64, words: &str) -> std::io::Result<()> {
-    let (source, kind, words) = (sys::c(source.as_bytes()), sys::c(kind.as_bytes()), sys::c(words.as_bytes()));
+    let (source, kind, words) = (
+        sys::c(source.as_bytes()),
+        sys::c(kind.as_bytes()),
+        sys::c(words.as_bytes()),
+    );
     // SAFETY: valid strings.
     check(unsafe {
-        libc::mount(source.as_ptr(), c_path(at).as_ptr(), kind.as_ptr(), flags, words.as_ptr().cast())
+        libc::mount(
+            source.as_ptr(),
+            c_path(at).as_ptr(),
+            kind.as_ptr(),
+            flags,
+            words.as_ptr().cast(),
+        )
     })
     .map(drop)
     .map_err(std::io::Error::from_raw_os_error)
@@ -234,19 +266,31 @@ impl Bench {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         mount("none", Path::new("/"), "none", private, "").map_err(|e| format!("private /: {e}"))?;
         let control = Path::new("/sys/fs/fuse/connections");
-        if control.is_dir() && control.read_dir().is_ok_and(|mut entries| entries.next().is_none()) {
+        if control.is_dir()
+            && control
+                .read_dir()
+                .is_ok_and(|mut entries| entries.next().is_none())
+        {
             let _ = mount("none", control, "fusectl", 0, "");
         }
         let disk = std::env::var_os("PLYFS_DIFF_DIR").map(PathBuf::from);
         let on_disk = disk.is_some();
-        let unique = format!("plyfs-diff-{}-{:?}", std::process::id(), std::thread::current().id());
+        let unique = format!(
+            "plyfs-diff-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        );
         let unique = unique.replace(['(', ')'], "");
         let root = disk.unwrap_or_else(std::env::temp_dir).join(unique);
         std::fs::create_dir_all(&root).map_err(|e| format!("{}: {e}", root.display()))?;
         if !on_disk {
             mount("none", &root, "tmpfs", libc::MS_NOATIME, "mode=755,inode64").map_err(|e| e.to_string())?;
         }
-        Ok(Self { root, on_disk, cases: std::cell::Cell::new(0) })
+        Ok(Self {
+            root,
+            on_disk,
+            cases: std::cell::Cell::new(0),
+        })
     }
 
     /// Inode numbers of deleted files do not come back.
@@ -263,7 +307,10 @@ impl Bench {
         if !self.on_disk {
             mount("none", &root, "tmpfs", libc::MS_NOATIME, "mode=755,inode64").map_err(|e| e.to_string())?;
         }
-        let case = Case { root: root.clone(), on_disk: self.on_disk };
+        let case = Case {
+            root: root.clone(),
+            on_disk: self.on_disk,
+        };
         for side in ["1", "2"] {
             let at = root.join(side);
             make(&at)?;
@@ -294,7 +341,12 @@ impl Case {
     /// The layers of the first (0) or the second (1) system.
     pub fn place(&self, side: usize) -> Place {
         let at = self.root.join(if side == 0 { "1" } else { "2" });
-        Place { lower: at.join("l"), upper: at.join("u"), work: at.join("w"), merged: at.join("m") }
+        Place {
+            lower: at.join("l"),
+            upper: at.join("u"),
+            work: at.join("w"),
+            merged: at.join("m"),
+        }
     }
 }
 

@@ -157,5 +157,8 @@ fn content(fd: &OwnedFd) -> Answer<u64> {
 
 fn xattrs(of: Of) -> Answer<Vec<(Bytes, Answer<Bytes>)>> {
     let names = sys::list_xattr(of)?;
-    Ok(names.into_iter().map(|name| (Bytes(name.clone()), sys::get_xattr(of, &sys::c(&name)).map(Bytes))).collect())
+    Ok(names
+        .into_iter()
+        .map(|name| (Bytes(name.clone()), sys::get_xattr(of, &sys::c(&name)).map(Bytes)))
+        .collect())
 }

@@ -23,10 +23,18 @@ pub const MARK: &str = "PLYFS_DIFF_WORKER";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    Begin { root: Bytes, person: Person },
-    Do { call: Call, look: Look },
+    Begin {
+        root: Bytes,
+        person: Person,
+    },
+    Do {
+        call: Call,
+        look: Look,
+    },
     /// Puts the descriptor away without looking at the answer.
-    Drop { slot: Slot },
+    Drop {
+        slot: Slot,
+    },
     Walk,
 }
 
@@ -70,9 +78,13 @@ impl Worker {
     }
 
     pub fn receive(&mut self, patience: Duration) -> Result<Reply, Lost> {
-        self.wire.set_read_timeout(Some(patience)).map_err(|e| Lost::Died(e.to_string()))?;
+        self.wire
+            .set_read_timeout(Some(patience))
+            .map_err(|e| Lost::Died(e.to_string()))?;
         read_message(&mut self.wire).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => Lost::Hangs(self.where_it_hangs()),
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                Lost::Hangs(self.where_it_hangs())
+            }
             _ => self.loss(),
         })
     }
@@ -87,10 +99,17 @@ impl Worker {
     fn where_it_hangs(&self) -> String {
         let of = |what: &str| {
             let path = format!("/proc/{}/{what}", self.child.id());
-            std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+            std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
         };
         let stack: Vec<String> = of("stack").lines().take(6).map(str::to_owned).collect();
-        format!("no answer; the caller waits in {} {}", of("wchan"), stack.join(" < "))
+        format!(
+            "no answer; the caller waits in {} {}",
+            of("wchan"),
+            stack.join(" < ")
+        )
     }
 }
 
@@ -132,7 +151,10 @@ pub fn live() {
             })),
             Request::Do { call, look } => Reply::Did(match &mut hands {
                 Some(hands) => act(hands, &call, look),
-                None => Outcome { result: Err(libc::ESRCH), seen: Vec::new() },
+                None => Outcome {
+                    result: Err(libc::ESRCH),
+                    seen: Vec::new(),
+                },
             }),
             Request::Drop { slot } => {
                 if let Some(hands) = &mut hands {
@@ -162,7 +184,10 @@ fn begin(place: &Bytes, person: Person) -> Answer<OwnedFd> {
         check(libc::setresuid(person.uid, person.uid, person.uid))?;
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
         libc::umask(person.umask);
-        let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let no_core = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         check(libc::setrlimit(libc::RLIMIT_CORE, &no_core))?;
         Ok(fd)
     }
@@ -170,11 +195,18 @@ fn begin(place: &Bytes, person: Person) -> Answer<OwnedFd> {
 
 fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
     if look == Look::No {
-        return Outcome { result: hands.perform(call), seen: Vec::new() };
+        return Outcome {
+            result: hands.perform(call),
+            seen: Vec::new(),
+        };
     }
     let mut paths: Vec<Bytes> = Vec::new();
     for path in call.paths() {
-        let parent = Bytes::from(if path.parent().is_empty() { &b"."[..] } else { path.parent() });
+        let parent = Bytes::from(if path.parent().is_empty() {
+            &b"."[..]
+        } else {
+            path.parent()
+        });
         for each in [path.clone(), parent] {
             if !paths.contains(&each) {
                 paths.push(each);
@@ -185,12 +217,19 @@ fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
     let glance = |hands: &Hands| {
         let mut all: Vec<(String, Answer<sys::Stat>)> = Vec::new();
         all.extend(paths.iter().map(|path| (path.to_string(), hands.lstat(path))));
-        all.extend(slots.iter().map(|&slot| (format!("fd {slot}"), hands.fstat(slot))));
+        all.extend(
+            slots
+                .iter()
+                .map(|&slot| (format!("fd {slot}"), hands.fstat(slot))),
+        );
         all
     };
     let before = glance(hands);
     if look == Look::Times {
-        let times = before.iter().filter_map(|(_, stat)| stat.as_ref().ok()).flat_map(|st| [st.mtime, st.ctime]);
+        let times = before
+            .iter()
+            .filter_map(|(_, stat)| stat.as_ref().ok())
+            .flat_map(|st| [st.mtime, st.ctime]);
         wait_for_tick(times.filter(|time| time.0 < 3_000_000_000).max());
     }
     let result = hands.perform(call);
@@ -206,7 +245,10 @@ fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
 /// File times come from a clock that ticks some hundred times a second: a change within a tick moves nothing.
 fn wait_for_tick(latest: Option<sys::Time>) {
     let coarse = || {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: a buffer to be filled in.
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) };
         sys::Time(now.tv_sec, now.tv_nsec)
