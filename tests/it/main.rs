@@ -18,5 +18,6 @@ mod cli;
 mod common;
 #[cfg(feature = "fault-injection")]
 mod crash;
+mod differential;
 mod rules;
 mod smoke;
