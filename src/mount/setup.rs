@@ -248,7 +248,10 @@ fn check_upper_file_system(upper: &Place, dir: BorrowedFd<'_>, read_only: bool) 
             .f_flag
             .contains(StatVfsMountFlags::RDONLY)
     {
-        return refuse("a read-only mount", "changes have to be written to it");
+        return refuse(
+            "a read-only mount",
+            "changes have to be written to it (or mount the view read-only)",
+        );
     }
     Ok(())
 }
