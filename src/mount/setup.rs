@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatfs, fstatvfs, open, openat,
@@ -256,30 +257,42 @@ fn check_upper_file_system(upper: &Place, dir: BorrowedFd<'_>, read_only: bool) 
     Ok(())
 }
 
+/// How long a server that is on its way out may hold its layers.
+const LEAVING: Duration = Duration::from_secs(5);
+
 /// K6: the lock lies on the open directory, so it ends with the server that holds it, however that ends.
 fn lock(role: Role, path: &Path, dir: BorrowedFd<'_>) -> Result<(), MountError> {
-    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            let by = registry::user_of(path).map_or_else(String::new, |entry| {
-                format!(
-                    ", mounted on {} by process {}",
-                    entry.merged.path().display(),
-                    entry.pid
-                )
-            });
-            Err(MountError::InUse {
-                role,
-                path: path.to_owned(),
-                by,
-            })
+    let until = Instant::now() + LEAVING;
+    loop {
+        match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => {
+                let path = path.to_owned();
+                return Err(MountError::Open { role, path, errno });
+            }
         }
-        Err(errno) => Err(MountError::Open {
-            role,
-            path: path.to_owned(),
-            errno,
-        }),
+        // An unmounted view's server still brings the upper to disk; it will be gone in a moment.
+        let user = registry::user_of(path);
+        let live = user.as_ref().is_some_and(|entry| is_live(&entry.merged.path()));
+        if !live && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        let by = user.map_or_else(String::new, |entry| {
+            format!(
+                ", mounted on {} by process {}",
+                entry.merged.path().display(),
+                entry.pid
+            )
+        });
+        let path = path.to_owned();
+        return Err(MountError::InUse { role, path, by });
     }
+}
+
+fn is_live(merged: &Path) -> bool {
+    mountinfo::read().is_ok_and(|mounts| mounted_at(&mounts, merged).is_some())
 }
 
 /// Makes `name` below `parent` if it is missing and opens it, taking nothing but a directory.

@@ -129,6 +129,11 @@ impl Overlay {
         };
         self.fill_metadata(filled.fd(), source, &stat)?;
         let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(stat.ino);
+        if keeps && !stat.is_dir() && stat.nlink > 1 {
+            // Other names of the file, when they are met, must not show its number too.
+            self.work()?.record_claim(stat.ino)?;
+            self.nodes.load_claims([stat.ino]);
+        }
         let origin = match (&self.origins, keeps, covered) {
             (Some(reader), true, false) => reader.mark_for(&from, &link.name),
             _ => None,
