@@ -246,7 +246,11 @@ impl Overlay {
             self.drop_suid(&fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
-        if uid.is_some() || gid.is_some() {
+        // A request that changes nothing is how chown(2) without ids arrives; it drops setuid bits all the same.
+        let nothing = changes.mode.is_none()
+            && changes.size.is_none()
+            && (changes.atime, changes.mtime) == (SetTime::Keep, SetTime::Keep);
+        if uid.is_some() || gid.is_some() || nothing {
             at::chown_fd(&fd, uid, gid)?;
         }
         if let Some(mode) = changes.mode {

@@ -127,7 +127,6 @@ impl Overlay {
             }
             _ => self.fill_other(&from, link, &stat)?,
         };
-        self.fill_metadata(filled.fd(), source, &stat)?;
         let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(stat.ino);
         if keeps && !stat.is_dir() && stat.nlink > 1 {
             // Other names of the file, when they are met, must not show its number too.
@@ -138,13 +137,14 @@ impl Overlay {
             (Some(reader), true, false) => reader.mark_for(&from, &link.name),
             _ => None,
         };
-        if let Some(mark) = &origin {
-            match self.marks.set_origin(Target::Fd(filled.fd().as_fd()), mark) {
+        self.fill_metadata(filled.fd(), source, &stat, |to| {
+            let Some(mark) = &origin else { return Ok(()) };
+            match self.marks.set_origin(to, mark) {
                 // `user.` attributes exist on files and directories only (K67).
-                Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(errno),
+                Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
+                done => done,
             }
-        }
+        })?;
         self.make_durable(&filled, &stat)?;
         let ino = stat::stat_fd(filled.fd())?.ino;
         let number = if keeps { number } else { ino };
@@ -158,7 +158,7 @@ impl Overlay {
         let stat = stat::stat_fd(&data)?;
         creds::act_as_server()?;
         let filled = self.fill_file(&data, &stat, limit)?;
-        self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat)?;
+        self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat, |_| Ok(()))?;
         let ino = stat::stat_fd(filled.fd())?.ino;
         let Filled::Unnamed(fd) = filled else {
             return Err(Errno::OPNOTSUPP);
@@ -209,52 +209,44 @@ impl Overlay {
         Ok(filled)
     }
 
-    fn fill_metadata(&self, fd: &OwnedFd, source: Option<Target<'_>>, stat: &Stat) -> Result<()> {
+    /// Gives a copy everything but its data; `private` sets the private marks.
+    ///
+    /// An unprivileged server may set attributes only while it may write the file, so the mode comes after
+    /// them; but a change of owner or mode drops `security.capability`, so that comes last (K66).
+    pub(super) fn fill_metadata(
+        &self,
+        fd: &OwnedFd,
+        source: Option<Target<'_>>,
+        stat: &Stat,
+        private: impl FnOnce(Target<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let to = Target::Fd(fd.as_fd());
         let now = stat::stat_fd(fd)?;
         if (now.uid, now.gid) != (stat.uid, stat.gid) {
             at::chown_fd(fd, Some(stat.uid), Some(stat.gid))?;
         }
+        let names = source.map(xattr::list).transpose()?.unwrap_or_default();
+        let (late, early): (Vec<_>, Vec<_>) = xattr::names(&names)
+            .filter(|name| !self.marks.is_private(name))
+            .partition(|name| name.starts_with(b"security."));
+        if let Some(from) = source {
+            copy_xattrs(from, to, &early)?;
+        }
+        private(to)?;
         if stat.kind() != libc::S_IFLNK {
             at::chmod_fd(fd, stat.mode & at::PERMISSION_BITS)?;
         }
-        let mut attributes = 0;
-        if let Some(source) = source {
-            attributes = self.copy_xattrs(source, Target::Fd(fd.as_fd()))?;
+        if let Some(from) = source {
+            copy_xattrs(from, to, &late)?;
         }
         log::debug!(
-            "  owner {}:{}, mode {:04o}, {attributes} extended attributes, times",
+            "  owner {}:{}, mode {:04o}, {} extended attributes, times",
             stat.uid,
             stat.gid,
-            stat.mode & at::PERMISSION_BITS
+            stat.mode & at::PERMISSION_BITS,
+            early.len().saturating_add(late.len())
         );
         at::set_times_fd(fd, SetTime::At(stat.atime), SetTime::At(stat.mtime))
-    }
-
-    /// Every attribute but the private marks; escaped names stay escaped (K65).
-    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> Result<usize> {
-        let mut copied = 0;
-        for name in xattr::names(&xattr::list(from)?) {
-            if self.marks.is_private(name) {
-                continue;
-            }
-            let value = match xattr::get(from, name) {
-                Ok(value) => value,
-                Err(Errno::NODATA) => continue,
-                Err(errno) => return Err(errno),
-            };
-            match xattr::set(to, name, &value, 0) {
-                Ok(()) => copied += 1,
-                // What the upper cannot store is left behind, unless access depends on it (K67).
-                Err(Errno::OPNOTSUPP) if !decides_access(name) => {
-                    log::info!(
-                        "  attribute {} cannot be stored in the upper",
-                        String::from_utf8_lossy(name)
-                    );
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(copied)
     }
 
     fn make_durable(&self, filled: &Filled<'_>, stat: &Stat) -> Result<()> {
@@ -349,6 +341,29 @@ pub(super) fn open_lower(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
         Err(Errno::PERM) => at::open_at(&dir, name, flags),
         done => done,
     }
+}
+
+/// Copies the attributes named, as they are: escaped names stay escaped (K65).
+fn copy_xattrs(from: Target<'_>, to: Target<'_>, names: &[&[u8]]) -> Result<()> {
+    for name in names {
+        let value = match xattr::get(from, name) {
+            Ok(value) => value,
+            Err(Errno::NODATA) => continue,
+            Err(errno) => return Err(errno),
+        };
+        match xattr::set(to, name, &value, 0) {
+            Ok(()) => {}
+            // What the upper cannot store is left behind, unless access depends on it (K67).
+            Err(Errno::OPNOTSUPP) if !decides_access(name) => {
+                log::info!(
+                    "  {} cannot be stored in the upper",
+                    String::from_utf8_lossy(name)
+                );
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn kind_words(kind: u32) -> &'static str {

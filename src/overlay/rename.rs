@@ -10,7 +10,6 @@ use super::merge::{self, InUpper, RenameCase, RenamePlan};
 use super::node::{Node, NodeId};
 use crate::sys::at::{self, RenameHow};
 use crate::sys::stat::Stat;
-use crate::sys::xattr::Target;
 use crate::sys::{Errno, Result, creds};
 use std::os::fd::AsFd;
 
@@ -211,7 +210,7 @@ impl Overlay {
         if !new_parent.has_lower_dir() {
             return Ok(());
         }
-        self.marks.set_opaque(Target::At(dir.as_fd(), name))
+        self.make_opaque(dir, name)
     }
 
     /// A directory that receives an object with an origin is impure (K48).

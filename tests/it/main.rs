@@ -16,5 +16,6 @@
 
 mod cli;
 mod common;
+mod differential;
 mod rules;
 mod smoke;
