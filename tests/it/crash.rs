@@ -429,7 +429,8 @@ impl Case {
         if let Err(e) = trial.unmount(false) {
             fault(e);
         }
-        self.check(&trial, &[true], &mut fault);
+        let allowed: &[bool] = if retried || answer.is_ok() { &[true] } else { &[false, true] };
+        self.check(&trial, allowed, &mut fault);
         retried
     }
 
@@ -461,7 +462,8 @@ impl Case {
     fn check(&self, trial: &Trial, allowed: &[bool], fault: &mut impl FnMut(String)) {
         let layers = &trial.layers;
         for name in sys::sorted_names(&layers.work).unwrap() {
-            if name != "work" {
+            // What plyfs notes there about numbers of linked files; the kernel leaves it alone (K7).
+            if name != "work" && name != "plyfs-claims" {
                 fault(format!("{name:?} in the work directory"));
             }
         }
@@ -704,7 +706,10 @@ fn a_full_upper() {
         );
 
         // truncate(2) to a size that fits is not here: the kernel copies all of the file first, we only what stays.
-        note("open of it with O_TRUNC", sys::open(m.join("d/big"), libc::O_WRONLY | libc::O_TRUNC).map(drop));
+        note(
+            "open of it with O_TRUNC",
+            sys::open(m.join("d/big"), libc::O_WRONLY | libc::O_TRUNC).map(drop),
+        );
         note("unlink of another", sys::unlink(m.join("gone")));
         // Fill it, but for what an inode takes.
         let filler = sys::create(m.join("filler"), 0o600).unwrap();
