@@ -235,11 +235,6 @@ impl Overlay {
     /// EROFS for a read-only view; what copy-up or the calls on the upper object return.
     pub fn setattr(&self, id: NodeId, changes: &Changes, open: Option<&OpenFile>, pid: u32) -> Result<Stat> {
         let node = self.node(id)?;
-        // truncate(2) to the size it has leaves the times alone; ftruncate(2) does not.
-        let same_size = match (changes.size, open) {
-            (Some(size), None) => self.attributes(&node)?.size == size,
-            _ => false,
-        };
         self.copy_up(&node, changes.size)?;
         let fd = match open {
             Some(open) => open.file(),
@@ -247,8 +242,9 @@ impl Overlay {
             None => self.upper_object(&node)?,
         };
         if let Some(size) = changes.size {
-            if !same_size {
-                io::truncate(&fd, size)?;
+            match open {
+                Some(_) => io::truncate(&fd, size)?,
+                None => io::truncate_path(&fd, size)?,
             }
             self.drop_suid(&fd, pid)?;
         }
