@@ -106,7 +106,7 @@ impl Overlay {
     /// # Errors
     /// ESTALE for an object without a name that nobody has open.
     pub(super) fn spot(&self, node: &Arc<Node>) -> Result<Spot> {
-        let (link, upper, lower, open) = {
+        let (link, upper, lower, open, kept) = {
             let mut state = node.state();
             let link = state.links.first().cloned();
             let open = if link.is_none() {
@@ -114,7 +114,7 @@ impl Overlay {
             } else {
                 None
             };
-            (link, state.upper, state.lower.clone(), open)
+            (link, state.upper, state.lower.clone(), open, state.kept.clone())
         };
         let layer = if upper.is_some() {
             Layer::Upper
@@ -126,6 +126,13 @@ impl Overlay {
             (None, Some(Lower::Covered(stat))) => stat.ino,
             (None, None) => return Err(Errno::STALE),
         };
+        if let (None, Some(fd)) = (&link, kept) {
+            return Ok(Spot {
+                place: Place::Fd(fd),
+                layer,
+                ino,
+            });
+        }
         let place = match (node.id == ROOT, link, open) {
             (true, ..) => Place::Fd(self.dirs.get(node, layer)?),
             (false, Some(link), _) => Place::At(self.dirs.get(&link.parent, layer)?, link),
@@ -175,11 +182,8 @@ impl Overlay {
             match (&state.removed, &state.lower, state.upper) {
                 (Some(removed), ..) => {
                     let removed = **removed;
-                    if first_open(&mut state.open).is_none() {
-                        Some(removed)
-                    } else {
-                        None
-                    }
+                    let reachable = state.kept.is_some() || first_open(&mut state.open).is_some();
+                    (!reachable).then_some(removed)
                 }
                 (None, Some(Lower::Covered(stat)), None) => Some(**stat),
                 _ => None,
