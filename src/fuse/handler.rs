@@ -708,8 +708,13 @@ impl Filesystem for Handler {
         reply_xattr(reply, size, self.begin().overlay.listxattr(ino.0, req.pid()));
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.begin().overlay.removexattr(ino.0, name.as_bytes()));
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(
+            reply,
+            self.begin()
+                .overlay
+                .removexattr(ino.0, name.as_bytes(), req.pid()),
+        );
     }
 
     fn create(

@@ -250,7 +250,7 @@ impl Overlay {
                 Some(_) => io::truncate(&fd, size)?,
                 None => io::truncate_path(&fd, size)?,
             }
-            self.drop_suid(&fd, pid)?;
+            self.drop_suid(&node, &fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
         // A request that changes nothing is how chown(2) without ids arrives; it drops setuid bits all the same.
@@ -269,10 +269,14 @@ impl Overlay {
         Ok(self.shown(&node, stat::stat_fd(&fd)?))
     }
 
-    /// Drops setuid and setgid after a change of the data, unless the caller may keep them (K103).
-    pub(super) fn drop_suid(&self, fd: impl AsFd, pid: u32) -> Result<()> {
+    /// Drops setuid and setgid for a change of the data, unless the caller may keep them (K103).
+    pub(super) fn drop_suid(&self, node: &Node, fd: impl AsFd, pid: u32) -> Result<()> {
         match without_suid(stat::stat_fd(&fd)?.mode) {
-            Some(mode) if !Process::read(pid).keeps_suid() => at::chmod_fd(&fd, mode),
+            Some(mode) if !Process::read(pid).keeps_suid() => {
+                at::chmod_fd(&fd, mode)?;
+                self.attributes_changed(node);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
