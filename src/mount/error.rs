@@ -46,8 +46,8 @@ pub enum MountError {
     /// U and W on different mounts (K3).
     #[error(
         "upper directory {} and work directory {} are on different mounts: a finished file is renamed from one to the \
-         other; make the work directory beside the upper (mkdir {})",
-        upper.display(), work.display(), beside(upper).display()
+         other; use two directories side by side on one mount",
+        upper.display(), work.display()
     )]
     DifferentMounts {
         /// The upper.
@@ -120,7 +120,7 @@ pub enum MountError {
         by: String,
     },
     /// K5
-    #[error("upper directory {} is on {kind}, which cannot hold an upper: {why}; use a directory on a local file system", path.display())]
+    #[error("upper directory {} is on {kind}, which cannot hold an upper: {why}; use a directory on a writable local file system", path.display())]
     UnsuitableUpper {
         /// Its path.
         path: PathBuf,
@@ -248,10 +248,6 @@ fn open_remedy(errno: Errno, role: Role, path: &Path) -> String {
     }
 }
 
-fn beside(upper: &Path) -> PathBuf {
-    upper.with_file_name("work")
-}
-
 fn fuse_remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::NOENT | Errno::NODEV | Errno::NXIO => {
@@ -266,7 +262,11 @@ fn fuse_remedy(errno: Errno) -> &'static str {
 
 fn layers(source: &SetupError, lower: &Path, upper: Option<&Path>, work: Option<&Path>) -> String {
     use std::fmt::Write as _;
-    let mut text = format!("cannot make a view: {source} (lower {}", lower.display());
+    let reason = match source {
+        SetupError::Step { step, errno } => format!("{step}: {}", words(*errno)),
+        other => other.to_string(),
+    };
+    let mut text = format!("cannot make a view: {reason} (lower {}", lower.display());
     for (name, path) in [("upper", upper), ("work", work)] {
         if let Some(path) = path {
             // Writing into a String cannot fail.

@@ -249,7 +249,10 @@ fn check_upper_file_system(upper: &Place, dir: BorrowedFd<'_>, read_only: bool) 
             .f_flag
             .contains(StatVfsMountFlags::RDONLY)
     {
-        return refuse("a read-only mount", "changes have to be written to it");
+        return refuse(
+            "a read-only mount",
+            "changes have to be written to it (or mount the view read-only)",
+        );
     }
     Ok(())
 }
@@ -259,7 +262,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// K6: the lock lies on the open directory, so it ends with the server that holds it, however that ends.
 fn lock(role: Role, path: &Path, dir: BorrowedFd<'_>) -> Result<(), MountError> {
-    let until = Instant::now() + LEAVING;
+    let start = Instant::now();
     loop {
         match flock(dir, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
@@ -272,7 +275,7 @@ fn lock(role: Role, path: &Path, dir: BorrowedFd<'_>) -> Result<(), MountError> 
         // An unmounted view's server still brings the upper to disk; it will be gone in a moment.
         let user = registry::user_of(path);
         let live = user.as_ref().is_some_and(|entry| is_live(&entry.merged.path()));
-        if !live && Instant::now() < until {
+        if !live && start.elapsed() < LEAVING {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         }

@@ -242,7 +242,10 @@ impl Overlay {
             None => self.upper_object(&node)?,
         };
         if let Some(size) = changes.size {
-            io::truncate(&fd, size)?;
+            match open {
+                Some(_) => io::truncate(&fd, size)?,
+                None => io::truncate_path(&fd, size)?,
+            }
             self.drop_suid(&fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;

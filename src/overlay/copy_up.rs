@@ -246,7 +246,14 @@ impl Overlay {
             stat.mode & at::PERMISSION_BITS,
             early.len().saturating_add(late.len())
         );
-        at::set_times_fd(fd, SetTime::At(stat.atime), SetTime::At(stat.mtime))
+        // A file that is cut on the way is new from the moment it appears.
+        let cut = stat.is_file() && now.size < stat.size;
+        let mtime = if cut {
+            SetTime::Now
+        } else {
+            SetTime::At(stat.mtime)
+        };
+        at::set_times_fd(fd, SetTime::At(stat.atime), mtime)
     }
 
     fn make_durable(&self, filled: &Filled<'_>, stat: &Stat) -> Result<()> {
@@ -280,6 +287,9 @@ impl Overlay {
             };
         }
         let before = stat::stat_fd(&to)?;
+        if has_origin {
+            self.mark_impure(parent, &to)?;
+        }
         let file = match filled {
             Filled::Unnamed(fd) => {
                 at::link_fd(&fd, &to, &link.name)?;
@@ -299,9 +309,6 @@ impl Overlay {
         };
         log::debug!("  published as {} in the upper, inode {ino}", node.path());
         self.settle(node, ino, number, file);
-        if has_origin {
-            self.mark_impure(parent, &to);
-        }
         // The parent looks as if nothing had happened (K65).
         at::set_times_fd(&to, SetTime::At(before.atime), SetTime::At(before.mtime))?;
         if self.fsync == FsyncMode::Strict {
@@ -322,14 +329,36 @@ impl Overlay {
         }
     }
 
-    /// Notes that a directory holds objects with an origin, for the kernel's sake (K48).
-    pub(super) fn mark_impure(&self, dir: &Node, fd: &OwnedFd) {
+    /// Notes that a directory is about to hold an object with an origin, for the kernel's sake (K48).
+    ///
+    /// The mark comes first: without an origin it is superfluous, an origin without it shows wrong numbers.
+    ///
+    /// # Errors
+    /// As setxattr(2), but a mark that is not allowed here is done without.
+    pub(super) fn mark_impure(&self, dir: &Node, fd: &OwnedFd) -> Result<()> {
         if dir.state().impure {
-            return;
+            return Ok(());
         }
         match self.marks.set_impure(Target::Fd(fd.as_fd())) {
             Ok(()) => dir.state().impure = true,
-            Err(errno) => log::debug!("  cannot mark {} as impure: {errno}", dir.path()),
+            Err(errno @ (Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)) => {
+                log::debug!("  cannot mark {} as impure: {errno}", dir.path());
+            }
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// As [`Overlay::mark_impure`], if `node` has an origin: its number is not its upper object's then.
+    pub(super) fn note_origin(&self, node: &Node, parent: &Node, dir: &OwnedFd) -> Result<()> {
+        let foreign = {
+            let state = node.state();
+            state.upper != Some(state.number)
+        };
+        if foreign {
+            self.mark_impure(parent, dir)
+        } else {
+            Ok(())
         }
     }
 }

@@ -225,6 +225,7 @@ impl Overlay {
         creds::act_as_server()?;
         let _entries = parent.entries.lock();
         let dir = self.dirs.get(&parent, Layer::Upper)?;
+        self.note_origin(&node, &parent, &dir)?;
         match self.look_upper(&*dir, name)? {
             InUpper::Object(..) => return Err(Errno::EXIST),
             InUpper::Absent => at::link_fd(&object, &dir, name)?,
@@ -237,9 +238,6 @@ impl Overlay {
         }
         let stat = stat::stat_fd(&object)?;
         self.nodes.add_name(&node, &parent, name);
-        if stat.ino != node.state().number {
-            self.mark_impure(&parent, &dir);
-        }
         Ok((Arc::clone(&node), self.shown(&node, stat)))
     }
 }

@@ -185,9 +185,8 @@ impl Overlay {
             let Some(mark) = reader.mark_for(&lower, name) else {
                 return Ok(());
             };
-            self.marks.set_origin(Target::At(upper.as_fd(), name), &mark)?;
-            self.mark_impure(parent, &upper);
-            Ok(())
+            self.mark_impure(parent, &upper)?;
+            self.marks.set_origin(Target::At(upper.as_fd(), name), &mark)
         };
         if let Err(errno) = added() {
             log::debug!("{}: no origin can be noted: {errno}", parent.path_of(name));

@@ -161,6 +161,10 @@ impl Overlay {
         if !exchange && to.is_dir() && matches!(in_target, InUpper::Object(..)) {
             self.clear_whiteouts(&to_dir, to.name)?;
         }
+        self.note_origin(source, &to.parent, &to_dir)?;
+        if exchange && let Some(target) = &to.node {
+            self.note_origin(target, &from.parent, &from_dir)?;
+        }
         let how = match plan {
             RenamePlan::Plain => RenameHow::Replace,
             RenamePlan::LeaveWhiteout => RenameHow::Whiteout,
@@ -178,10 +182,6 @@ impl Overlay {
         {
             // It hides nothing; the view is right with it too.
             log::warn!("a whiteout stays at {}: {errno}", from.parent.path_of(from.name));
-        }
-        self.note_origin(source, &to.parent, &to_dir);
-        if exchange && let Some(target) = &to.node {
-            self.note_origin(target, &from.parent, &from_dir);
         }
         Ok(())
     }
@@ -211,17 +211,6 @@ impl Overlay {
             return Ok(());
         }
         self.make_opaque(dir, name)
-    }
-
-    /// A directory that receives an object with an origin is impure (K48).
-    fn note_origin(&self, node: &Node, parent: &Node, dir: &std::os::fd::OwnedFd) {
-        let foreign = {
-            let state = node.state();
-            state.upper != Some(state.number)
-        };
-        if foreign {
-            self.mark_impure(parent, dir);
-        }
     }
 
     /// Locks two directories, the ancestor first, else in the order of their ids.

@@ -1,7 +1,7 @@
 //! Extended attributes of the view (section 8 of the rules).
 
 use super::Overlay;
-use super::node::NodeId;
+use super::node::{Lower, Node, NodeId};
 use crate::sys::caller::Caller as Process;
 use crate::sys::stat;
 use crate::sys::xattr::{self, Target};
@@ -28,6 +28,9 @@ impl Overlay {
     pub fn getxattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(id)?;
         let real = self.real_name(name)?;
+        if is_covered(&node) {
+            return Err(Errno::NODATA);
+        }
         self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real))
     }
 
@@ -37,6 +40,9 @@ impl Overlay {
     /// As listxattr(2).
     pub fn listxattr(&self, id: NodeId, pid: u32) -> Result<Vec<u8>> {
         let node = self.node(id)?;
+        if is_covered(&node) {
+            return Ok(Vec::new());
+        }
         let real = self.at_spot(&node, |spot| xattr::list(spot.place.target()))?;
         let mut sees_trusted = None;
         let mut names = Vec::with_capacity(real.len());
@@ -88,6 +94,9 @@ impl Overlay {
         let node = self.node(id)?;
         self.work()?;
         let real = self.real_name(name)?;
+        if is_covered(&node) {
+            return Err(Errno::NODATA);
+        }
         if node.upper().is_none() {
             self.at_spot(&node, |spot| {
                 let target: Target<'_> = spot.place.target();
@@ -97,4 +106,10 @@ impl Overlay {
         let fd = self.upper_object(&node)?;
         xattr::remove(xattr::of(&fd), &real)
     }
+}
+
+/// What is under a mount point cannot be asked: its attributes would be those of what is mounted (K28).
+fn is_covered(node: &Node) -> bool {
+    let state = node.state();
+    state.upper.is_none() && matches!(state.lower, Some(Lower::Covered(_)))
 }

@@ -18,14 +18,19 @@ struct House {
 }
 
 impl House {
-    fn new() -> Self {
+    /// `None` for an ordinary user, who cannot make the mount namespaces and devices of these tests.
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP the commands: not root");
+            return None;
+        }
         let dir = tempfile::Builder::new().prefix("plyfs-cli-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for name in ["l", "u", "w", "m"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         fs::write(dir.path().join("l/hello"), "hi\n").unwrap();
-        Self { dir }
+        Some(Self { dir })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -105,7 +110,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn mount_list_umount() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     let shown = house.ok(&["mount", "l", "m", "--upper", "u", "--work", "w"]);
     assert!(shown.contains(house.path("u").to_str().unwrap()), "{shown}");
     fs::write(house.path("m/new"), "new").unwrap();
@@ -138,7 +143,7 @@ fn mount_list_umount() {
 
 #[test]
 fn the_form_of_mount_8() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     let words = "lowerdir=l,upperdir=u,workdir=w";
     for arguments in [
         &["overlay", "m", "-o", words][..],
@@ -175,7 +180,7 @@ fn the_form_of_mount_8() {
 
 #[test]
 fn through_mount_fuse3() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     fs::create_dir(house.path("a,b:c")).unwrap();
     fs::write(house.path("a,b:c/odd"), "").unwrap();
     let bin = Path::new(PLYFS).parent().unwrap().to_str().unwrap();
@@ -212,7 +217,7 @@ fn through_mount_fuse3() {
 
 #[test]
 fn wrong_usage_is_status_2() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     for (arguments, reason) in [
         (&["mount"][..], "LOWER"),
         (&["mount", "l", "m", "--upper", "u"], "--work"),
@@ -241,7 +246,7 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn bad_set_ups_are_refused_with_path_reason_and_remedy() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     for dir in ["u/in", "w/in", "l/up", "l/wk", "l/at"] {
         fs::create_dir(house.path(dir)).unwrap();
     }
@@ -283,7 +288,7 @@ fn bad_set_ups_are_refused_with_path_reason_and_remedy() {
 
 #[test]
 fn bind_mounts_hide_no_relation() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     fs::create_dir(house.path("u/in")).unwrap();
     let output = house.script(
         "mount --bind u/in l; ! $P mount l m --upper u --work w; mount --bind w m;
@@ -297,7 +302,7 @@ fn bind_mounts_hide_no_relation() {
 
 #[test]
 fn upper_and_work_have_one_user() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     fs::create_dir(house.path("m2")).unwrap();
     fs::create_dir(house.path("u2")).unwrap();
     house.ok(&["mount", "l", "m", "--upper", "u", "--work", "w"]);
@@ -317,7 +322,7 @@ fn upper_and_work_have_one_user() {
 
 #[test]
 fn an_overlay_or_a_view_is_no_upper() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     let output = house.script(
         "mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; mkdir m/u2 m/w2; mkdir m3
          ! $P mount l m3 --upper m/u2 --work m/w2; umount m; $P mount l m --upper u --work w
@@ -333,7 +338,7 @@ fn an_overlay_or_a_view_is_no_upper() {
 
 #[test]
 fn a_private_upper_is_found_again() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     let first = house.ok(&["mount", "l"]);
     let merged = PathBuf::from(
         first
@@ -364,7 +369,7 @@ fn a_private_upper_is_found_again() {
 
 #[test]
 fn the_background_server_holds_no_pipe_and_no_directory() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     // output() waits until every copy of the pipes is closed, so a server that held one would hang this test.
     house.ok(&[
         "mount",
@@ -391,7 +396,7 @@ fn the_background_server_holds_no_pipe_and_no_directory() {
 #[test]
 fn signals_unmount() {
     use rustix::process::Signal;
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         house.ok(&["mount", "l", "m", "--upper", "u", "--work", "w"]);
         kill(house.pid(), signal);
@@ -402,7 +407,7 @@ fn signals_unmount() {
 
 #[test]
 fn a_view_in_use_leaves_with_its_last_user() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     house.ok(&["mount", "l", "m", "--upper", "u", "--work", "w"]);
     let open = fs::File::open(house.path("m/hello")).unwrap();
     let output = house.plyfs(&["umount", "m"]);
@@ -429,7 +434,7 @@ fn a_view_in_use_leaves_with_its_last_user() {
 
 #[test]
 fn what_a_killed_server_leaves_is_cleared() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     house.ok(&["mount", "l", "m", "--upper", "u", "--work", "w"]);
     kill(house.pid(), rustix::process::Signal::KILL);
     eventually("no longer listed", || house.list().is_empty());
@@ -444,7 +449,7 @@ fn what_a_killed_server_leaves_is_cleared() {
 
 #[test]
 fn auto_unmount_works_for_a_killed_server() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     house.ok(&[
         "mount",
         "l",
@@ -462,7 +467,7 @@ fn auto_unmount_works_for_a_killed_server() {
 
 #[test]
 fn umount_of_something_else_is_refused() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     for (path, reason) in [
         ("m", "nothing is mounted"),
         ("/proc", "type proc"),
@@ -476,7 +481,7 @@ fn umount_of_something_else_is_refused() {
 
 #[test]
 fn the_foreground_answers_until_a_signal() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     let mut child = Command::new(PLYFS)
         .args([
             "mount", "-f", "l", "m", "--upper", "u", "--work", "w", "-o", "debug",
@@ -494,7 +499,7 @@ fn the_foreground_answers_until_a_signal() {
 
 #[test]
 fn debug_in_the_background_writes_a_log() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     let shown = house.ok(&["mount", "l", "m", "--upper", "u", "--work", "w", "-o", "debug"]);
     let log = PathBuf::from(
         shown
@@ -511,7 +516,7 @@ fn debug_in_the_background_writes_a_log() {
 
 #[test]
 fn completions_and_man_pages() {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     for shell in ["bash", "zsh", "fish"] {
         assert!(house.ok(&["completions", shell]).contains("umount"));
     }
@@ -529,10 +534,16 @@ fn completions_and_man_pages() {
 
 /// What an ordinary user types, with a /dev/fuse that is his to use in a private mount namespace.
 const AS_USER: &str = r#"
-set -e; cd "$1"; export HOME="$1/home"; unset XDG_RUNTIME_DIR XDG_STATE_HOME; mkdir -p home
+set -e; cd "$1"; export HOME="$1/home"; unset XDG_STATE_HOME; mkdir -p home run; export XDG_RUNTIME_DIR="$1/run"
 $P mount l m
-echo changed > m/hello; test "$(cat l/hello)" = hi
+chmod 777 m; echo changed > m/hello; test "$(cat l/hello)" = hi
 $P list | grep -q "$1/m"
+if chown 1000:1000 m/hello 2>/dev/null; then
+    test "$(stat -c %u:%g m/hello)" = 1000:1000
+    setpriv --reuid 1000 --regid 1000 --clear-groups sh -c 'echo more >> m/hello; echo mine > m/mine'
+    test "$(stat -c %u:%g m/mine)" = 1000:1000
+    echo changed > m/hello
+fi
 sleep 5 < m/hello & user=$!; sleep 0.2
 if $P umount m 2> said; then exit 10; fi
 grep -q -- --lazy said
@@ -550,7 +561,7 @@ if grep "$1.*fuse.plyfs" /proc/self/mountinfo; then exit 13; fi
 "#;
 
 fn as_user(enter: &str) {
-    let house = House::new();
+    let Some(house) = House::new() else { return };
     for name in ["", "l", "u", "w", "m", "l/hello"] {
         std::os::unix::fs::chown(house.path(name), Some(65_534), Some(65_534)).unwrap();
     }
@@ -559,6 +570,7 @@ fn as_user(enter: &str) {
     let dir = house.dir.path().display();
     let output = house.script(&format!(
         "mkdir dev; mount -t tmpfs none dev; mknod dev/fuse c 10 229; chmod 666 dev/fuse; mount --bind dev/fuse /dev/fuse
+         echo nobody:100000:65536 > dev/ids; mount --bind dev/ids /etc/subuid; mount --bind dev/ids /etc/subgid
          export P={dir}/plyfs
          exec setpriv --reuid 65534 --regid 65534 --clear-groups {enter} sh {dir}/as-user {dir}"
     ));
@@ -576,17 +588,30 @@ fn a_user_namespace_mounts_by_itself() {
 }
 
 #[test]
-fn a_closed_or_missing_device_is_explained() {
-    let house = House::new();
+fn a_range_of_mapped_ids_is_kept_apart() {
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        eprintln!("SKIP a range of mapped ids: no newuidmap (package uidmap)");
+        return;
+    }
+    let ranges = "--map-users=100000,1,65536 --map-groups=100000,1,65536";
+    as_user(&format!("unshare -Um --map-root-user {ranges}"));
+}
+
+#[test]
+fn a_closed_device_and_a_missing_helper_are_explained() {
+    let Some(house) = House::new() else { return };
     fs::copy(PLYFS, house.path("plyfs")).unwrap();
     let dir = house.dir.path().display();
     let output = house.script(&format!(
         "mkdir dev; mount -t tmpfs none dev; mknod dev/fuse c 10 229; chmod 600 dev/fuse; mount --bind dev/fuse /dev/fuse
          ! setpriv --reuid 65534 --regid 65534 --clear-groups {dir}/plyfs mount l m --read-only
+         chmod 666 dev/fuse; mount --bind /dev/null /usr/bin/fusermount3
+         ! setpriv --reuid 65534 --regid 65534 --clear-groups {dir}/plyfs mount l m --read-only
          mount --bind /dev/null /dev/fuse; ! {dir}/plyfs mount l m --read-only"
     ));
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
+    assert!(said.contains("apt install fuse3"), "{said}");
     assert!(
         said.contains("/dev/fuse: Permission denied") && said.contains("chmod 666"),
         "{said}"
