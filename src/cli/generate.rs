@@ -47,19 +47,62 @@ pub(super) struct ManArgs {
 
 impl ManArgs {
     pub(super) fn run(self, command: Command) -> Result<(), Failure> {
-        match self.dir {
-            None => {
-                let mut page = Vec::new();
-                Man::new(command).render(&mut page)?;
-                Ok(print(&page)?)
-            }
-            Some(dir) => write_pages(command, &dir),
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        let Some(dir) = self.dir else {
+            return Ok(print(&page(&command)?)?);
+        };
+        let named =
+            |path: &Path, error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+        std::fs::create_dir_all(&dir).map_err(|error| named(&dir, error))?;
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let path = dir.join(format!(
+                "{}.1",
+                command.get_display_name().unwrap_or(command.get_name())
+            ));
+            std::fs::write(&path, page(command)?).map_err(|error| named(&path, error))?;
         }
+        Ok(())
     }
 }
 
-fn write_pages(command: Command, dir: &Path) -> Result<(), Failure> {
-    let named = |path: &Path, error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
-    std::fs::create_dir_all(dir).map_err(|error| named(dir, error))?;
-    clap_mangen::generate_to(command.disable_help_subcommand(true), dir).map_err(|error| named(dir, error))
+/// The page of one command. Examples and notes keep their lines, which clap_mangen would fill.
+fn page(command: &Command) -> std::io::Result<Vec<u8>> {
+    let man = Man::new(command.clone());
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    if let Some(notes) = command.get_after_long_help().or(command.get_after_help()) {
+        page.extend_from_slice(b".SH EXAMPLES AND NOTES\n.nf\n");
+        page.extend_from_slice(verbatim(&notes.to_string()).as_bytes());
+        page.extend_from_slice(b".fi\n");
+    }
+    Ok(page)
+}
+
+/// Text as roff shows it unchanged.
+fn verbatim(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    text.lines()
+        .map(|line| {
+            let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+            format!("{guard}{line}\n")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roff_leaves_it_alone() {
+        assert_eq!(verbatim("'a' \\: -o\n  .b"), "\\&'a' \\e: \\-o\n  .b\n");
+    }
 }

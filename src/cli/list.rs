@@ -14,9 +14,10 @@ Examples:
   plyfs list
   plyfs list --json | jq -r '.[].merged'
 
-With --json: a list of objects with merged, lower, upper, work (null without an upper), pid, since (RFC 3339),
-read_only, log, requests, copy_ups and copied_bytes (null if the server does not answer). A path that is not UTF-8 is
-a list of bytes.";
+With --json, a list of objects with merged, lower, upper, work (null without an
+upper), pid, since (RFC 3339), read_only, log, requests, copy_ups, copied_bytes
+(null if the server does not answer). A path that is not UTF-8 is a list of its
+bytes.";
 
 /// List this user's live mounts, and what each has done.
 #[derive(Debug, Args)]

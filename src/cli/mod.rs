@@ -28,15 +28,15 @@ laid over it. It follows the rules of the Linux kernel's overlay file system, an
 
 const EXAMPLES: &str = "\
 Examples:
-  plyfs mount /srv/base                      see /srv/base in a fresh directory, and change it at will
-  plyfs mount /srv/base ~/view               the same on a directory of your own
+  plyfs mount /srv/base          change /srv/base at will, in a fresh directory
+  plyfs mount /srv/base ~/view   the same, in a directory of your own
   plyfs mount /srv/base ~/view --upper ~/changes --work ~/work
-  plyfs list                                 what is mounted, and what it has done
-  plyfs umount ~/view                        unmount; returns when everything is on disk
+  plyfs list                     what is mounted, and what it has done
+  plyfs umount ~/view            unmount; returns when everything is on disk
 
 The form of mount(8), for fstab and as a drop-in for 'mount -t overlay':
-  plyfs [SOURCE] MERGED -o lowerdir=LOWER,upperdir=UPPER,workdir=WORK[,WORDS]
-  mount -t fuse.plyfs SOURCE MERGED -o lowerdir=LOWER,upperdir=UPPER,workdir=WORK[,WORDS]
+  plyfs [SOURCE] MERGED -o lowerdir=LOWER,upperdir=UPPER,workdir=WORK
+  mount -t fuse.plyfs SOURCE MERGED -o lowerdir=LOWER[,WORDS]
 'plyfs mount --help' explains the words.
 
 Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage.";

@@ -1,46 +1,59 @@
 //! `plyfs mount`, and the form of mount(8).
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 
 use super::Failure;
 use super::output::{Fields, print};
+use crate::mount::unmount::remount;
 use crate::mount::{Directories, Entry, Options, Outcome, Request, mount, private};
 
 const WORDS: &str = "\
-Words for -o, separated by commas; a backslash keeps ',' ':' and '\\' in a name as they are:
-  lowerdir=DIR upperdir=DIR workdir=DIR   the directories, in the form of mount(8)
-  ro rw                     read-only, or not
-  nosuid nodev noexec noatime nodiratime relatime strictatime nosymfollow sync dirsync
-                            as for every mount (and suid, dev, exec, atime, async)
-  allow_other               let other users in. A mount made by root or in a user namespace does so anyway;
-                            through fusermount3 it needs 'user_allow_other' in /etc/fuse.conf
-  allow_root                let root in, and nobody else
-  auto_unmount              unmount even if the server is killed
-  fsync=auto|strict|volatile
-                            auto: the data of a copied-up file is on disk before the copy is seen (default)
-                            strict: so is every copied-up object; volatile: nothing is ever synced
-  volatile                  fsync=volatile
-  userxattr                 keep private marks in 'user.overlay.' attributes instead of 'trusted.overlay.'
-  timeout=SECONDS           how long the kernel may trust names and attributes (default 86400). 0 if the layers
-                            change underneath
-  fsname=NAME               the source that mount(8), findmnt and df show (default: the lower directory)
-  debug                     log every decision: to standard error with -f, else to a file that is printed
-Accepted because they say what is so anyway: default_permissions, subtype=plyfs, xino=on|off|auto, uuid=auto|off|null
-and index= redirect_dir= metacopy= nfs_export= verity= with the value off. Their other values, and everything unknown,
-are errors. What mount(8) and systemd keep for themselves (x-*, nofail, _netdev, user, ...) is passed over.";
+Words for -o, separated by commas. A backslash keeps ',' ':' and '\\' in a name:
+  lowerdir=DIR upperdir=DIR workdir=DIR
+                  the directories, in the form of mount(8)
+  ro rw nosuid nodev noexec noatime nodiratime relatime strictatime
+  nosymfollow sync dirsync
+                  as for every mount (and suid, dev, exec, atime, async)
+  allow_other     let other users in. A mount made by root or in a user
+                  namespace does so anyway; through fusermount3 it needs
+                  'user_allow_other' in /etc/fuse.conf
+  allow_root      let root in, and nobody else
+  auto_unmount    unmount even if the server is killed
+  fsync=auto      the data of a copied-up file is on disk before the copy is
+                  seen (default)
+  fsync=strict    so is every copied-up object and its directory
+  fsync=volatile, volatile
+                  nothing is ever synced
+  userxattr       keep private marks in 'user.overlay.' attributes instead of
+                  'trusted.overlay.'
+  timeout=SECONDS how long the kernel may trust names and attributes (default
+                  86400); 0 if the layers change underneath
+  fsname=NAME     the source that mount(8), findmnt and df show (default: the
+                  SOURCE of the form of mount(8), or the lower directory)
+  debug           log every decision: to standard error with -f, else to a
+                  file, which is printed
+
+Accepted because they say what is so anyway: default_permissions,
+subtype=plyfs, xino=on|off|auto, uuid=auto|off|null, and index=, redirect_dir=,
+metacopy=, nfs_export=, verity= with the value 'off'. Their other values and
+everything unknown are errors. Words that mount(8) and systemd keep for
+themselves (x-*, nofail, _netdev, user, ...) are passed over.";
 
 const EXAMPLES: &str = "\
 Examples:
   plyfs mount /srv/base
-      A fresh mount point and a private upper, both printed. The next mount of /srv/base finds the same upper.
-  plyfs mount ~/project ~/try && cd ~/try && make; plyfs umount ~/try
+      A fresh mount point and a private upper, both printed. The next mount of
+      /srv/base finds the same upper.
+  plyfs mount ~/project ~/try && cd ~/try && make; cd; plyfs umount ~/try
       Build in a view; the project itself stays as it is.
   plyfs mount / ~/root --read-only
       Look at everything, change nothing.
-  plyfs mount /srv/base /mnt/view --upper /data/upper --work /data/work -o nosuid,noexec
+  plyfs mount /srv/base /mnt/view --upper /data/upper --work /data/work \\
+        -o nosuid,noexec
+      Your own directories. Upper and work lie on one mount.
   RUST_LOG=plyfs=debug plyfs mount -f /srv/base ~/view
       Stay in the foreground and log every decision. Ctrl-C unmounts.
 
@@ -86,7 +99,8 @@ pub(super) struct MountArgs {
 )]
 pub(super) struct KernelForm {
     /// The source, if two are given, and the mount point.
-    #[arg(required = true, num_args = 1..=2, value_names = ["SOURCE", "MERGED"])]
+    // Hidden, as clap shows the optional one last; the usage line says it right.
+    #[arg(required = true, num_args = 1..=2, value_names = ["SOURCE", "MERGED"], hide = true)]
     operands: Vec<OsString>,
     /// Mount options, separated by commas; may be given several times.
     #[arg(short = 'o', long = "options", value_name = "WORDS", required = true)]
@@ -125,6 +139,11 @@ impl MountArgs {
         if options.lower.is_some() {
             return Err(Failure::usage(
                 "mount option 'lowerdir=': the lower directory is the first argument already",
+            ));
+        }
+        if options.remount {
+            return Err(Failure::usage(
+                "mount option 'remount': it belongs to mount(8), as in mount -o remount,ro MERGED",
             ));
         }
         let in_words = pair(options.upper.take(), options.work.take())?;
@@ -195,6 +214,9 @@ impl KernelForm {
             Ok([source, merged]) => (Some(source), merged),
             Err(operands) => (None, operands.into_iter().next().unwrap_or_default()),
         };
+        if options.remount {
+            return Ok(remount(Path::new(&merged), options.attributes)?);
+        }
         let Some(lower) = options.lower.take() else {
             return Err(Failure::usage("the mount option 'lowerdir=' is missing"));
         };

@@ -9,11 +9,13 @@ use crate::mount::unmount::{Unmounted, unmount};
 
 const EXAMPLES: &str = "\
 Examples:
-  plyfs umount ~/view            unmount; when it returns, every change is on disk
-  plyfs umount --lazy ~/view     out of sight now; the server leaves with the last user of the view
+  plyfs umount ~/view          when it returns, every change is on disk
+  plyfs umount --lazy ~/view   out of sight now; the server leaves with the last
+                               user of the view
 
-A view whose server was killed answers 'Transport endpoint is not connected'; this command clears it, too.
-umount(8) and 'fusermount3 -u' work as well, but do not wait for the server.";
+A view whose server was killed answers 'Transport endpoint is not connected';
+this command clears it, too. umount(8) and 'fusermount3 -u' work as well, but do
+not wait for the server. A view of another user's server is not waited for.";
 
 /// Unmount a view and wait until everything is on disk.
 #[derive(Debug, Args)]

@@ -746,7 +746,7 @@ impl Filesystem for Handler {
         _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
-        _flags: IoctlFlags,
+        flags: IoctlFlags,
         cmd: u32,
         _in_data: &[u8],
         out_size: u32,
@@ -757,7 +757,14 @@ impl Filesystem for Handler {
             // Flags are shown, not changed (K68).
             return reply.error(fuser::Errno::ENOTTY);
         }
-        match shared.file(fh).and_then(|open| sysio::inode_flags(&*open.file())) {
+        let flags = if flags.contains(IoctlFlags::FUSE_IOCTL_DIR) {
+            shared
+                .dir(fh)
+                .and_then(|dir| shared.overlay.directory_flags(&dir.node))
+        } else {
+            shared.file(fh).and_then(|open| sysio::inode_flags(&*open.file()))
+        };
+        match flags {
             Ok(flags) => {
                 let bytes = flags.to_ne_bytes();
                 let len = bytes.len().min(out_size as usize);

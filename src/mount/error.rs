@@ -46,8 +46,8 @@ pub enum MountError {
     /// U and W on different mounts (K3).
     #[error(
         "upper directory {} and work directory {} are on different mounts: a finished file is renamed from one to the \
-         other; make the work directory beside the upper (mkdir {})",
-        upper.display(), work.display(), beside(upper).display()
+         other; use two directories side by side on one mount",
+        upper.display(), work.display()
     )]
     DifferentMounts {
         /// The upper.
@@ -120,7 +120,7 @@ pub enum MountError {
         by: String,
     },
     /// K5
-    #[error("upper directory {} is on {kind}, which cannot hold an upper: {why}; use a directory on a local file system", path.display())]
+    #[error("upper directory {} is on {kind}, which cannot hold an upper: {why}; use a directory on a writable local file system", path.display())]
     UnsuitableUpper {
         /// Its path.
         path: PathBuf,
@@ -204,7 +204,7 @@ pub enum MountError {
         why: String,
     },
     /// Anything else, told by the kernel.
-    #[error("{what} {}: {error}", path.display())]
+    #[error("{what} {}: {}", path.display(), plain(error))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -226,12 +226,16 @@ impl MountError {
     }
 }
 
-/// "No such file or directory", without the "(os error 2)" that io::Error adds.
-pub(crate) fn words(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
+/// "No such file or directory", without the "(os error 2)" that `io::Error` adds.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
     text.split_once(" (os error")
         .map_or(text.as_str(), |(words, _)| words)
         .to_owned()
+}
+
+fn words(errno: Errno) -> String {
+    plain(&errno.into())
 }
 
 fn open_remedy(errno: Errno, role: Role, path: &Path) -> String {
@@ -242,10 +246,6 @@ fn open_remedy(errno: Errno, role: Role, path: &Path) -> String {
         Errno::ACCESS => ": this user may not open it; change its mode or mount as its owner".to_owned(),
         _ => String::new(),
     }
-}
-
-fn beside(upper: &Path) -> PathBuf {
-    upper.with_file_name("work")
 }
 
 fn fuse_remedy(errno: Errno) -> &'static str {
@@ -262,7 +262,11 @@ fn fuse_remedy(errno: Errno) -> &'static str {
 
 fn layers(source: &SetupError, lower: &Path, upper: Option<&Path>, work: Option<&Path>) -> String {
     use std::fmt::Write as _;
-    let mut text = format!("cannot make a view: {source} (lower {}", lower.display());
+    let reason = match source {
+        SetupError::Step { step, errno } => format!("{step}: {}", words(*errno)),
+        other => other.to_string(),
+    };
+    let mut text = format!("cannot make a view: {reason} (lower {}", lower.display());
     for (name, path) in [("upper", upper), ("work", work)] {
         if let Some(path) = path {
             // Writing into a String cannot fail.

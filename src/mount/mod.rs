@@ -24,6 +24,7 @@ pub mod private;
 pub mod registry;
 pub mod server;
 pub mod setup;
+mod take_down;
 pub mod unmount;
 mod watcher;
 pub mod who;

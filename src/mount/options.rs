@@ -40,6 +40,8 @@ pub struct Options {
     pub fsname: Option<OsString>,
     /// `debug`
     pub debug: bool,
+    /// `remount`: not a new view, only other attributes of the one that is there.
+    pub remount: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             timeout: DEFAULT_TIMEOUT,
             fsname: None,
             debug: false,
+            remount: false,
         }
     }
 }
@@ -285,6 +288,7 @@ impl Options {
                     why: "the server needs its rights to keep owners and modes",
                 });
             }
+            "remount" => self.remount = true,
             "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "index"
             | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity" | "lowerdir+"
             | "datadir+" => {

@@ -59,14 +59,13 @@ fn state_dir() -> Result<PathBuf, MountError> {
 
 /// Makes `path` in the state directory, and what is missing above it.
 fn make_all(state: &Path, path: &Path, mode: u32) -> Result<OwnedFd, MountError> {
-    // Root's views are for everyone, so the way to them must be open.
+    // Not the shell's umask: root's views are for everyone, so the way to them must be open.
     let outer = if who::is_true_root() { 0o755 } else { 0o700 };
     for (path, mode) in [(state, outer), (path, mode)] {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
-            .map_err(MountError::io("cannot make the private directory", path))?;
+        let umask = rustix::process::umask(Mode::empty());
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+        rustix::process::umask(umask);
+        made.map_err(MountError::io("cannot make the private directory", path))?;
     }
     open_parent(path).map_err(MountError::io("cannot open the private directory", path))
 }

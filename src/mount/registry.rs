@@ -87,45 +87,52 @@ impl Drop for Registered {
     }
 }
 
-/// The runtime directory: `/run/plyfs` for root, else `$XDG_RUNTIME_DIR/plyfs`, else `/tmp/plyfs-UID`.
+/// Where the runtime directory may be, best first: `/run/plyfs` for root; else `$XDG_RUNTIME_DIR/plyfs` and
+/// `/run/user/UID/plyfs`; at last `/tmp/plyfs-UID`.
+fn candidates() -> Vec<PathBuf> {
+    let uid = who::outer_uid();
+    let mut places = Vec::new();
+    if who::is_true_root() {
+        places.push(PathBuf::from("/run/plyfs"));
+    } else {
+        let named = std::env::var_os("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute());
+        let usual = PathBuf::from(format!("/run/user/{uid}"));
+        places.extend(named.into_iter().map(|path| path.join("plyfs")));
+        places.push(usual.join("plyfs"));
+    }
+    places.push(PathBuf::from(format!("/tmp/plyfs-{uid}")));
+    places.dedup();
+    places
+}
+
+/// The runtime directory for a new mount.
 ///
 /// # Errors
-/// When it cannot be made, or is not this user's alone.
+/// When none can be made, or they are not this user's alone.
 pub fn directory() -> Result<PathBuf, MountError> {
-    let temporary = || PathBuf::from(format!("/tmp/plyfs-{}", who::outer_uid()));
-    let mut candidates = Vec::new();
-    if who::is_true_root() {
-        candidates.push(PathBuf::from("/run/plyfs"));
-    } else if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
-        && runtime.is_absolute()
-    {
-        candidates.push(runtime.join("plyfs"));
-    }
-    candidates.push(temporary());
-    let mut refusal = None;
-    for path in candidates {
-        match private_dir(&path) {
+    let mut refusal = MountError::Place {
+        path: PathBuf::from("/tmp"),
+        why: "there is no place for a runtime directory".to_owned(),
+    };
+    for path in candidates() {
+        match make_private(&path) {
             Ok(()) => return Ok(path),
-            Err(error) => refusal = Some(error),
+            Err(error) => refusal = error,
         }
     }
-    Err(refusal.unwrap_or_else(|| MountError::Place {
-        path: temporary(),
-        why: "cannot be used".to_owned(),
-    }))
+    Err(refusal)
 }
 
 /// Makes a directory that only this user can enter, or checks that it is one.
-fn private_dir(path: &Path) -> Result<(), MountError> {
+fn make_private(path: &Path) -> Result<(), MountError> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(MountError::io("cannot make the runtime directory", path)(error)),
     }
-    let found = std::fs::symlink_metadata(path).map_err(MountError::io("cannot look at", path))?;
-    let private =
-        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if private {
+    if is_private(path) {
         Ok(())
     } else {
         Err(MountError::Place {
@@ -134,6 +141,13 @@ fn private_dir(path: &Path) -> Result<(), MountError> {
                 .to_owned(),
         })
     }
+}
+
+/// Whether nobody else can have put anything there.
+fn is_private(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| {
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0
+    })
 }
 
 /// Writes the file of a new mount and locks it.
@@ -175,18 +189,20 @@ pub struct Live {
 /// # Errors
 /// When the runtime directory cannot be read.
 pub fn live() -> Result<Vec<Live>, MountError> {
-    let directory = directory()?;
-    let listing = std::fs::read_dir(&directory).map_err(MountError::io("cannot read", &directory))?;
     let mut found = Vec::new();
-    for item in listing {
-        let path = item.map_err(MountError::io("cannot read", &directory))?.path();
-        if path.extension() != Some(OsStr::new("json")) {
-            continue;
-        }
-        match look(&path) {
-            Ok(Some(live)) => found.push(live),
-            Ok(None) => {}
-            Err(error) => log::warn!("{}: {error}", path.display()),
+    // All of them: a view mounted from a desktop is unmounted from a cron job without XDG_RUNTIME_DIR.
+    for directory in candidates().into_iter().filter(|path| is_private(path)) {
+        let listing = std::fs::read_dir(&directory).map_err(MountError::io("cannot read", &directory))?;
+        for item in listing {
+            let path = item.map_err(MountError::io("cannot read", &directory))?.path();
+            if path.extension() != Some(OsStr::new("json")) {
+                continue;
+            }
+            match look(&path) {
+                Ok(Some(live)) => found.push(live),
+                Ok(None) => {}
+                Err(error) => log::warn!("{}: {error}", path.display()),
+            }
         }
     }
     found.sort_by_key(|live| (live.entry.since, live.entry.mount_id));

@@ -3,11 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Mode;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,10 @@ use signal_hook::iterator::Signals;
 use super::error::{MountError, Role};
 use super::options::Options;
 use super::registry::{Entry, JsonPath};
-use super::setup::{Checked, Directories, mounted_at};
+use super::setup::{Checked, Directories};
+use super::take_down::{TakeDown, mount_id};
 use super::watcher::Watcher;
-use super::{control, helper, mountinfo, registry, setup};
+use super::{control, helper, registry, setup};
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
 use crate::sys::{Errno, fusedev};
@@ -68,6 +70,8 @@ enum Report {
 /// # Errors
 /// Whatever stood in the way; nothing is mounted then.
 pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome, MountError> {
+    // Whatever the caller's shell says: who uses the view brings a umask along with each request.
+    rustix::process::umask(Mode::empty());
     let checked = setup::check(&request.directories, request.options.attributes.read_only)?;
     let runtime = registry::directory()?;
     let merged = checked.paths.merged.clone();
@@ -382,83 +386,6 @@ fn announce(
         _control: control,
         _registered: registered,
     })
-}
-
-/// How to take one mount out of the tree, and never another one that has come to lie at the same place.
-#[derive(Debug, Clone)]
-pub(super) struct TakeDown {
-    pub(super) mount_id: u64,
-    pub(super) merged: PathBuf,
-    pub(super) helper: Option<PathBuf>,
-}
-
-impl TakeDown {
-    /// For the view that was just mounted on `merged` by the helper, which does not tell its number.
-    fn of_topmost(merged: &Path, helper: Option<PathBuf>) -> Self {
-        let mount_id = mountinfo::read()
-            .ok()
-            .and_then(|mounts| mounted_at(&mounts, merged).map(|entry| entry.id))
-            .unwrap_or_default();
-        Self {
-            mount_id,
-            merged: merged.to_owned(),
-            helper,
-        }
-    }
-
-    /// Unmounts; a mount in use leaves the tree at once and ends with its last user.
-    pub(super) fn run(&self, lazy: bool) -> Result<(), MountError> {
-        let mounts =
-            mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
-        let Some(ours) = mounts
-            .iter()
-            .find(|entry| entry.id == self.mount_id && entry.kind == mountinfo::KIND)
-        else {
-            return Ok(());
-        };
-        if mountinfo::topmost(&mounts, &ours.point).is_some_and(|top| top.id != ours.id) {
-            return Err(MountError::Busy {
-                path: ours.point.clone(),
-                users: "\n  another file system is mounted over it".to_owned(),
-            });
-        }
-        if let Some(helper) = &self.helper {
-            let failed = |said| MountError::Helper {
-                path: ours.point.clone(),
-                said,
-            };
-            return match helper::unmount(helper, &ours.point, lazy) {
-                Err(_) if !lazy => helper::unmount(helper, &ours.point, true).map_err(failed),
-                other => other.map_err(failed),
-            };
-        }
-        match fusedev::detach(&ours.point, lazy) {
-            Err(Errno::BUSY) => {
-                log::info!(
-                    "{} is in use: it leaves the tree now and ends with its last user",
-                    ours.point.display()
-                );
-                fusedev::detach(&ours.point, true)
-            }
-            other => other,
-        }
-        .map_err(MountError::io("cannot unmount", &ours.point))
-    }
-
-    fn after_failure(&self) {
-        if let Err(error) = self.run(true) {
-            log::error!("{error}");
-        }
-    }
-}
-
-/// The number of the mount that an open descriptor lies on, asked without a request to its server.
-fn mount_id(mount: BorrowedFd<'_>) -> std::io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", mount.as_raw_fd()))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))
-        .and_then(|number| number.trim().parse().ok())
-        .ok_or_else(|| std::io::Error::other("no mnt_id"))
 }
 
 /// The overlay keeps many directories open; the hard limit is what an administrator meant to allow.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatfs, fstatvfs, open, openat,
@@ -51,7 +52,7 @@ fn open_dir(role: Role, path: &Path) -> Result<OwnedFd, MountError> {
         OFlags::PATH
     };
     open(path, how | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOTCONN => MountError::DeadMount {
+        Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
             role,
             path: path.to_owned(),
         },
@@ -79,7 +80,7 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
         mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
     let identify = |role: Role, path: &Path, dir: &OwnedFd| {
         Place::of(dir.as_fd(), &mounts).map_err(|errno| match errno {
-            Errno::NOTCONN => MountError::DeadMount {
+            Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
                 role,
                 path: path.to_owned(),
             },
@@ -248,35 +249,50 @@ fn check_upper_file_system(upper: &Place, dir: BorrowedFd<'_>, read_only: bool) 
             .f_flag
             .contains(StatVfsMountFlags::RDONLY)
     {
-        return refuse("a read-only mount", "changes have to be written to it");
+        return refuse(
+            "a read-only mount",
+            "changes have to be written to it (or mount the view read-only)",
+        );
     }
     Ok(())
 }
 
+/// How long a server that is on its way out may hold its layers.
+const LEAVING: Duration = Duration::from_secs(5);
+
 /// K6: the lock lies on the open directory, so it ends with the server that holds it, however that ends.
 fn lock(role: Role, path: &Path, dir: BorrowedFd<'_>) -> Result<(), MountError> {
-    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            let by = registry::user_of(path).map_or_else(String::new, |entry| {
-                format!(
-                    ", mounted on {} by process {}",
-                    entry.merged.path().display(),
-                    entry.pid
-                )
-            });
-            Err(MountError::InUse {
-                role,
-                path: path.to_owned(),
-                by,
-            })
+    let start = Instant::now();
+    loop {
+        match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => {
+                let path = path.to_owned();
+                return Err(MountError::Open { role, path, errno });
+            }
         }
-        Err(errno) => Err(MountError::Open {
-            role,
-            path: path.to_owned(),
-            errno,
-        }),
+        // An unmounted view's server still brings the upper to disk; it will be gone in a moment.
+        let user = registry::user_of(path);
+        let live = user.as_ref().is_some_and(|entry| is_live(&entry.merged.path()));
+        if !live && start.elapsed() < LEAVING {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        let by = user.map_or_else(String::new, |entry| {
+            format!(
+                ", mounted on {} by process {}",
+                entry.merged.path().display(),
+                entry.pid
+            )
+        });
+        let path = path.to_owned();
+        return Err(MountError::InUse { role, path, by });
     }
+}
+
+fn is_live(merged: &Path) -> bool {
+    mountinfo::read().is_ok_and(|mounts| mounted_at(&mounts, merged).is_some())
 }
 
 /// Makes `name` below `parent` if it is missing and opens it, taking nothing but a directory.

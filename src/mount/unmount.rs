@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::error::MountError;
 use super::registry::{self, Live};
 use super::{helper, mountinfo};
+use crate::sys::fusedev::Attributes;
 use crate::sys::{Errno, fusedev};
 
 /// What became of it.
@@ -48,7 +49,7 @@ pub fn unmount(target: &Path, lazy: bool, waiting: impl Fn(u32)) -> Result<Unmou
     let pidfd = server.as_ref().and_then(|live| hold(live.entry.pid));
     // Without a server nothing can be written any more, so there is nothing to be careful for. Only then is the view
     // itself asked: a server that hangs would not answer.
-    let dead = server.is_none() && matches!(statfs(&point), Err(Errno::NOTCONN));
+    let dead = server.is_none() && matches!(statfs(&point), Err(Errno::NOTCONN | Errno::CONNABORTED));
     take_out(&point, lazy || dead, &mounts)?;
     match server {
         None => Ok(Unmounted::Cleared),
@@ -69,6 +70,20 @@ pub fn unmount(target: &Path, lazy: bool, waiting: impl Fn(u32)) -> Result<Unmou
             Ok(Unmounted::Gone)
         }
     }
+}
+
+/// Changes what the kernel does with the view seen at `target`, as `mount -o remount` asks; the layers stay (K13).
+///
+/// # Errors
+/// When nothing of ours is mounted there, or this user may not.
+pub fn remount(target: &Path, attributes: Attributes) -> Result<(), MountError> {
+    let mounts =
+        mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
+    let point = find_point(target, &mounts)?;
+    if super::setup::mounted_at(&mounts, &point).is_none() {
+        return Err(not_ours(&point, &mounts));
+    }
+    fusedev::remount(&point, attributes).map_err(MountError::io("cannot remount", &point))
 }
 
 /// The kernel's name of a mount point that itself may not answer any more.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::MountError;
-use super::server::TakeDown;
+use super::take_down::TakeDown;
 use crate::sys::fusedev::{Forked, exit_now, fork, keep_only};
 
 /// The server's end of a pipe to the watcher; the kernel closes it however the server ends.

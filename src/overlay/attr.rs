@@ -235,6 +235,11 @@ impl Overlay {
     /// EROFS for a read-only view; what copy-up or the calls on the upper object return.
     pub fn setattr(&self, id: NodeId, changes: &Changes, open: Option<&OpenFile>, pid: u32) -> Result<Stat> {
         let node = self.node(id)?;
+        // truncate(2) to the size it has leaves the times alone; ftruncate(2) does not.
+        let same_size = match (changes.size, open) {
+            (Some(size), None) => self.attributes(&node)?.size == size,
+            _ => false,
+        };
         self.copy_up(&node, changes.size)?;
         let fd = match open {
             Some(open) => open.file(),
@@ -242,11 +247,17 @@ impl Overlay {
             None => self.upper_object(&node)?,
         };
         if let Some(size) = changes.size {
-            io::truncate(&fd, size)?;
+            if !same_size {
+                io::truncate(&fd, size)?;
+            }
             self.drop_suid(&fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
-        if uid.is_some() || gid.is_some() {
+        // A request that changes nothing is how chown(2) without ids arrives; it drops setuid bits all the same.
+        let nothing = changes.mode.is_none()
+            && changes.size.is_none()
+            && (changes.atime, changes.mtime) == (SetTime::Keep, SetTime::Keep);
+        if uid.is_some() || gid.is_some() || nothing {
             at::chown_fd(&fd, uid, gid)?;
         }
         if let Some(mode) = changes.mode {

@@ -127,19 +127,24 @@ impl Overlay {
             }
             _ => self.fill_other(&from, link, &stat)?,
         };
-        self.fill_metadata(filled.fd(), source, &stat)?;
         let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(stat.ino);
+        if keeps && !stat.is_dir() && stat.nlink > 1 {
+            // Other names of the file, when they are met, must not show its number too.
+            self.work()?.record_claim(stat.ino)?;
+            self.nodes.load_claims([stat.ino]);
+        }
         let origin = match (&self.origins, keeps, covered) {
             (Some(reader), true, false) => reader.mark_for(&from, &link.name),
             _ => None,
         };
-        if let Some(mark) = &origin {
-            match self.marks.set_origin(Target::Fd(filled.fd().as_fd()), mark) {
+        self.fill_metadata(filled.fd(), source, &stat, |to| {
+            let Some(mark) = &origin else { return Ok(()) };
+            match self.marks.set_origin(to, mark) {
                 // `user.` attributes exist on files and directories only (K67).
-                Ok(()) | Err(Errno::PERM | Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(errno),
+                Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
+                done => done,
             }
-        }
+        })?;
         self.make_durable(&filled, &stat)?;
         let ino = stat::stat_fd(filled.fd())?.ino;
         let number = if keeps { number } else { ino };
@@ -153,7 +158,7 @@ impl Overlay {
         let stat = stat::stat_fd(&data)?;
         creds::act_as_server()?;
         let filled = self.fill_file(&data, &stat, limit)?;
-        self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat)?;
+        self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat, |_| Ok(()))?;
         let ino = stat::stat_fd(filled.fd())?.ino;
         let Filled::Unnamed(fd) = filled else {
             return Err(Errno::OPNOTSUPP);
@@ -204,52 +209,51 @@ impl Overlay {
         Ok(filled)
     }
 
-    fn fill_metadata(&self, fd: &OwnedFd, source: Option<Target<'_>>, stat: &Stat) -> Result<()> {
+    /// Gives a copy everything but its data; `private` sets the private marks.
+    ///
+    /// An unprivileged server may set attributes only while it may write the file, so the mode comes after
+    /// them; but a change of owner or mode drops `security.capability`, so that comes last (K66).
+    pub(super) fn fill_metadata(
+        &self,
+        fd: &OwnedFd,
+        source: Option<Target<'_>>,
+        stat: &Stat,
+        private: impl FnOnce(Target<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let to = Target::Fd(fd.as_fd());
         let now = stat::stat_fd(fd)?;
         if (now.uid, now.gid) != (stat.uid, stat.gid) {
             at::chown_fd(fd, Some(stat.uid), Some(stat.gid))?;
         }
+        let names = source.map(xattr::list).transpose()?.unwrap_or_default();
+        let (late, early): (Vec<_>, Vec<_>) = xattr::names(&names)
+            .filter(|name| !self.marks.is_private(name))
+            .partition(|name| name.starts_with(b"security."));
+        if let Some(from) = source {
+            copy_xattrs(from, to, &early)?;
+        }
+        private(to)?;
         if stat.kind() != libc::S_IFLNK {
             at::chmod_fd(fd, stat.mode & at::PERMISSION_BITS)?;
         }
-        let mut attributes = 0;
-        if let Some(source) = source {
-            attributes = self.copy_xattrs(source, Target::Fd(fd.as_fd()))?;
+        if let Some(from) = source {
+            copy_xattrs(from, to, &late)?;
         }
         log::debug!(
-            "  owner {}:{}, mode {:04o}, {attributes} extended attributes, times",
+            "  owner {}:{}, mode {:04o}, {} extended attributes, times",
             stat.uid,
             stat.gid,
-            stat.mode & at::PERMISSION_BITS
+            stat.mode & at::PERMISSION_BITS,
+            early.len().saturating_add(late.len())
         );
-        at::set_times_fd(fd, SetTime::At(stat.atime), SetTime::At(stat.mtime))
-    }
-
-    /// Every attribute but the private marks; escaped names stay escaped (K65).
-    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> Result<usize> {
-        let mut copied = 0;
-        for name in xattr::names(&xattr::list(from)?) {
-            if self.marks.is_private(name) {
-                continue;
-            }
-            let value = match xattr::get(from, name) {
-                Ok(value) => value,
-                Err(Errno::NODATA) => continue,
-                Err(errno) => return Err(errno),
-            };
-            match xattr::set(to, name, &value, 0) {
-                Ok(()) => copied += 1,
-                // What the upper cannot store is left behind, unless access depends on it (K67).
-                Err(Errno::OPNOTSUPP) if !decides_access(name) => {
-                    log::info!(
-                        "  attribute {} cannot be stored in the upper",
-                        String::from_utf8_lossy(name)
-                    );
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(copied)
+        // A file that is cut on the way is new from the moment it appears.
+        let cut = stat.is_file() && now.size < stat.size;
+        let mtime = if cut {
+            SetTime::Now
+        } else {
+            SetTime::At(stat.mtime)
+        };
+        at::set_times_fd(fd, SetTime::At(stat.atime), mtime)
     }
 
     fn make_durable(&self, filled: &Filled<'_>, stat: &Stat) -> Result<()> {
@@ -283,6 +287,9 @@ impl Overlay {
             };
         }
         let before = stat::stat_fd(&to)?;
+        if has_origin {
+            self.mark_impure(parent, &to)?;
+        }
         let file = match filled {
             Filled::Unnamed(fd) => {
                 at::link_fd(&fd, &to, &link.name)?;
@@ -302,9 +309,6 @@ impl Overlay {
         };
         log::debug!("  published as {} in the upper, inode {ino}", node.path());
         self.settle(node, ino, number, file);
-        if has_origin {
-            self.mark_impure(parent, &to);
-        }
         // The parent looks as if nothing had happened (K65).
         at::set_times_fd(&to, SetTime::At(before.atime), SetTime::At(before.mtime))?;
         if self.fsync == FsyncMode::Strict {
@@ -325,14 +329,36 @@ impl Overlay {
         }
     }
 
-    /// Notes that a directory holds objects with an origin, for the kernel's sake (K48).
-    pub(super) fn mark_impure(&self, dir: &Node, fd: &OwnedFd) {
+    /// Notes that a directory is about to hold an object with an origin, for the kernel's sake (K48).
+    ///
+    /// The mark comes first: without an origin it is superfluous, an origin without it shows wrong numbers.
+    ///
+    /// # Errors
+    /// As setxattr(2), but a mark that is not allowed here is done without.
+    pub(super) fn mark_impure(&self, dir: &Node, fd: &OwnedFd) -> Result<()> {
         if dir.state().impure {
-            return;
+            return Ok(());
         }
         match self.marks.set_impure(Target::Fd(fd.as_fd())) {
             Ok(()) => dir.state().impure = true,
-            Err(errno) => log::debug!("  cannot mark {} as impure: {errno}", dir.path()),
+            Err(errno @ (Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)) => {
+                log::debug!("  cannot mark {} as impure: {errno}", dir.path());
+            }
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// As [`Overlay::mark_impure`], if `node` has an origin: its number is not its upper object's then.
+    pub(super) fn note_origin(&self, node: &Node, parent: &Node, dir: &OwnedFd) -> Result<()> {
+        let foreign = {
+            let state = node.state();
+            state.upper != Some(state.number)
+        };
+        if foreign {
+            self.mark_impure(parent, dir)
+        } else {
+            Ok(())
         }
     }
 }
@@ -344,6 +370,29 @@ pub(super) fn open_lower(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
         Err(Errno::PERM) => at::open_at(&dir, name, flags),
         done => done,
     }
+}
+
+/// Copies the attributes named, as they are: escaped names stay escaped (K65).
+fn copy_xattrs(from: Target<'_>, to: Target<'_>, names: &[&[u8]]) -> Result<()> {
+    for name in names {
+        let value = match xattr::get(from, name) {
+            Ok(value) => value,
+            Err(Errno::NODATA) => continue,
+            Err(errno) => return Err(errno),
+        };
+        match xattr::set(to, name, &value, 0) {
+            Ok(()) => {}
+            // What the upper cannot store is left behind, unless access depends on it (K67).
+            Err(Errno::OPNOTSUPP) if !decides_access(name) => {
+                log::info!(
+                    "  {} cannot be stored in the upper",
+                    String::from_utf8_lossy(name)
+                );
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn kind_words(kind: u32) -> &'static str {

@@ -167,7 +167,7 @@ impl Overlay {
         let how = match (whiteout, what) {
             (false, _) => RenameHow::NoReplace,
             (true, NewObject::Dir) => {
-                self.marks.set_opaque(Target::At(home.as_fd(), &temp.name))?;
+                self.make_opaque(home, &temp.name)?;
                 RenameHow::Exchange
             }
             (true, _) => RenameHow::Replace,
@@ -178,6 +178,23 @@ impl Overlay {
             temp.published();
         }
         Ok(file)
+    }
+
+    /// Makes a directory of the upper or the work directory hide the lower's.
+    ///
+    /// # Errors
+    /// As setxattr(2).
+    pub(super) fn make_opaque(&self, dir: impl AsFd, name: &[u8]) -> Result<()> {
+        match self.marks.set_opaque(Target::At(dir.as_fd(), name)) {
+            Err(Errno::ACCESS) => {}
+            done => return done,
+        }
+        // An unprivileged server has to be allowed to write the directory while it is marked.
+        let fd = at::open_dir_path(&dir, name)?;
+        let mode = stat::stat_fd(&fd)?.mode & at::PERMISSION_BITS;
+        at::chmod_fd(&fd, mode | libc::S_IWUSR)?;
+        let marked = self.marks.set_opaque(Target::Fd(fd.as_fd()));
+        at::chmod_fd(&fd, mode).and(marked)
     }
 
     /// A directory in the work directory in which objects are born as they would be in `dir`; `None` where
@@ -208,6 +225,7 @@ impl Overlay {
         creds::act_as_server()?;
         let _entries = parent.entries.lock();
         let dir = self.dirs.get(&parent, Layer::Upper)?;
+        self.note_origin(&node, &parent, &dir)?;
         match self.look_upper(&*dir, name)? {
             InUpper::Object(..) => return Err(Errno::EXIST),
             InUpper::Absent => at::link_fd(&object, &dir, name)?,
@@ -220,9 +238,6 @@ impl Overlay {
         }
         let stat = stat::stat_fd(&object)?;
         self.nodes.add_name(&node, &parent, name);
-        if stat.ino != node.state().number {
-            self.mark_impure(&parent, &dir);
-        }
         Ok((Arc::clone(&node), self.shown(&node, stat)))
     }
 }

@@ -163,6 +163,19 @@ impl Overlay {
         io::sync(at::reopen_dir(&dir)?, false)
     }
 
+    /// The inode flags of a directory, from the layer that gives its attributes.
+    ///
+    /// # Errors
+    /// ENOTTY where the file system has none; else as open(2).
+    pub fn directory_flags(&self, node: &Arc<Node>) -> Result<u32> {
+        let layer = if node.upper().is_some() {
+            Layer::Upper
+        } else {
+            Layer::Lower
+        };
+        io::inode_flags(at::reopen_dir(&self.dirs.get(node, layer)?)?)
+    }
+
     /// Numbers of the upper's file system, or of the lower's in a view without upper (K16).
     ///
     /// # Errors

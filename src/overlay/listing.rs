@@ -130,12 +130,28 @@ impl Overlay {
                 }
                 Ok(took)
             }
-            Err(Errno::NOENT | Errno::STALE) => Ok(true),
-            // The name is there, but cannot be used: it is shown, and using it gives the error.
+            Err(Errno::NOENT | Errno::STALE) if self.is_marked_away(dir, &entry.name) => Ok(true),
+            // Removed since the snapshot: the name is still given, as the kernel does (K51).
+            Err(Errno::NOENT | Errno::STALE) => Ok(each(&listed)),
+            // A file without its data is left out (K27); what else cannot be used is shown all the same.
+            Err(Errno::PERM) if entry.kind != libc::S_IFDIR => Ok(true),
             Err(errno) => {
                 log::debug!("list {}: {errno}", dir.path_of(&entry.name));
-                Ok(if errno == Errno::PERM { true } else { each(&listed) })
+                Ok(each(&listed))
             }
+        }
+    }
+
+    /// True for a name that a whiteout in the form of a marked file hides (K31): it is there in its layer,
+    /// which is not so for a name that was removed.
+    fn is_marked_away(&self, dir: &Arc<Node>, name: &[u8]) -> bool {
+        let there = |layer| {
+            let fd = self.dirs.get(dir, layer)?;
+            crate::sys::stat::stat_at_cached(&fd, name)
+        };
+        match dir.upper().and_then(|_| there(Layer::Upper).ok()) {
+            Some(stat) => !stat.is_whiteout(),
+            None => dir.has_lower_dir() && there(Layer::Lower).is_ok(),
         }
     }
 

@@ -78,6 +78,10 @@ impl Overlay {
             };
             return Ok(covered);
         }
+        if stat.is_dir() && self.traps.contains(&(stat.dev, stat.ino)) {
+            // The upper or the work directory below the lower (K4).
+            return Err(Errno::LOOP);
+        }
         if stat.is_file() && stat.size == 0 {
             let marks = self.marks.read(Target::At(dir.as_fd(), name))?;
             if marks.whiteout {
@@ -104,6 +108,9 @@ impl Overlay {
     /// # Errors
     /// ENOENT when nothing shows, EPERM for marks of unsupported features, else as the calls made.
     pub(super) fn look(&self, parent: &Arc<Node>, name: &[u8]) -> Result<Found> {
+        if name.len() > self.name_max {
+            return Err(Errno::NAMETOOLONG);
+        }
         let mut upper = InUpper::Absent;
         let mut upper_dir = None;
         if parent.upper().is_some() {
@@ -166,6 +173,26 @@ impl Overlay {
         }
     }
 
+    /// Gives a merged directory that was made without one an origin, as the kernel does when it meets it,
+    /// so that listings show the right number there too (K45). Not having it harms nothing else.
+    fn add_origin(&self, parent: &Arc<Node>, name: &[u8]) {
+        let (Some(reader), true) = (&self.origins, self.work.is_some()) else {
+            return;
+        };
+        let added = || -> Result<()> {
+            let lower = self.dirs.get(parent, Layer::Lower)?;
+            let upper = self.dirs.get(parent, Layer::Upper)?;
+            let Some(mark) = reader.mark_for(&lower, name) else {
+                return Ok(());
+            };
+            self.mark_impure(parent, &upper)?;
+            self.marks.set_origin(Target::At(upper.as_fd(), name), &mark)
+        };
+        if let Err(errno) = added() {
+            log::debug!("{}: no origin can be noted: {errno}", parent.path_of(name));
+        }
+    }
+
     /// What a node for a found name starts with.
     pub(super) fn birth(&self, found: &Found) -> Birth {
         let upper = (found.source != Source::Lower).then_some(found.stat.ino);
@@ -213,6 +240,9 @@ impl Overlay {
         let found = self.look(parent, name)?;
         let node = self.nodes.insert(parent, name, self.birth(&found));
         log::debug!("lookup {}: {}", parent.path_of(name), found.source.words());
+        if found.source == Source::Merged && !found.marks.origin {
+            self.add_origin(parent, name);
+        }
         let stat = self.shown(&node, *found.stat);
         Ok((node, stat))
     }

@@ -58,6 +58,10 @@ pub struct Overlay {
     nodes: Nodes,
     marks: Namespace,
     origins: Option<OriginReader>,
+    /// Device and inode of directories that the view is made of: the lower's entries for them lead nowhere.
+    traps: Vec<(u64, u64)>,
+    /// The longest name that a layer allows, bytes.
+    name_max: usize,
     lower_dev: u64,
     upper_dev: u64,
     fsync: FsyncMode,
@@ -97,10 +101,15 @@ impl Overlay {
             _ => Namespace::Trusted,
         };
         let (mut upper, mut work, mut upper_dev) = (None, None, lower.dev);
+        let mut traps = Vec::new();
+        let mut name_max = longest_name(&config.lower).map_err(step("look at the lower"))?;
         let mut number = lower.ino;
         if let Some(given) = config.upper {
             let stat = stat::stat_fd(&given.upper).map_err(step("look at the upper"))?;
             upper_dev = stat.dev;
+            let base = stat::stat_fd(&given.work).map_err(step("look at the work directory"))?;
+            traps.extend([(stat.dev, stat.ino), (base.dev, base.ino)]);
+            name_max = name_max.max(longest_name(&given.upper).map_err(step("look at the upper"))?);
             number = stat.ino;
             let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
             marks = taken.probe(config.xattr)?;
@@ -112,6 +121,12 @@ impl Overlay {
             String::from_utf8_lossy(marks.prefix())
         );
         let nodes = Nodes::default();
+        if let Some(work) = &work {
+            nodes.load_claims(
+                work.read_claims()
+                    .map_err(step("read the record of claimed numbers"))?,
+            );
+        }
         nodes.insert_root(Birth {
             kind: libc::S_IFDIR,
             number,
@@ -130,6 +145,8 @@ impl Overlay {
             nodes,
             marks,
             origins,
+            traps,
+            name_max,
             lower_dev: lower.dev,
             upper_dev,
             fsync: config.fsync,
@@ -192,4 +209,8 @@ impl Overlay {
     fn work(&self) -> Result<&Work> {
         self.work.as_ref().ok_or(Errno::ROFS)
     }
+}
+
+fn longest_name(fd: impl AsFd) -> Result<usize> {
+    Ok(usize::try_from(io::stat_fs(fd)?.f_namemax).unwrap_or(255))
 }

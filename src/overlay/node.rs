@@ -7,7 +7,7 @@
 //! Lock order, outermost first: [`Node::copying`], then [`Node::entries`] (ancestors first, then by id),
 //! then the table, then a node's state. The last two are never held across a system call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -215,15 +215,6 @@ pub const LOWER_TAG: u64 = 1 << 62;
 /// Set in the number of a lower name whose own number went to a copied-up name of the same file.
 const TWIN_TAG: u64 = 1 << 61;
 
-/// Who shows the number of one lower file with several links.
-#[derive(Debug, Default)]
-struct Group {
-    /// Nodes that show the lower file itself.
-    lower_names: u32,
-    /// The copied-up node that kept the number.
-    copied: Option<NodeId>,
-}
-
 #[derive(Debug)]
 struct Named {
     link: Arc<Link>,
@@ -246,7 +237,12 @@ struct Table {
     hasher: DefaultHashBuilder,
     /// Upper files with several names, by inode number.
     shared: HashMap<u64, Arc<Node>>,
-    groups: HashMap<u64, Group>,
+    /// How many known nodes show a lower file with several links, by its inode number.
+    lower_names: HashMap<u64, u32>,
+    /// Lower files of which two names were met.
+    groups: HashSet<u64>,
+    /// Lower files whose number went to a copied-up name, in this mount or an earlier one.
+    claimed: HashSet<u64>,
     last_id: NodeId,
 }
 
@@ -315,14 +311,9 @@ impl Table {
             let Some(entry) = self.nodes.remove(&id) else {
                 continue;
             };
-            let (links, upper, lower, number) = {
+            let (links, upper, lower) = {
                 let state = entry.node.state();
-                (
-                    state.links.clone(),
-                    state.upper,
-                    state.lower.clone(),
-                    state.number,
-                )
+                (state.links.clone(), state.upper, state.lower.clone())
             };
             for link in &links {
                 self.remove_name(link.parent.id, &link.name);
@@ -331,7 +322,7 @@ impl Table {
             if let Some(ino) = upper {
                 self.forget_shared(ino, id);
             }
-            self.leave_group(id, lower.as_ref(), number);
+            self.leave_group(lower.as_ref());
             if entry.node.is_dir() {
                 gone.push(id);
             }
@@ -344,43 +335,39 @@ impl Table {
         }
     }
 
-    fn leave_group(&mut self, id: NodeId, lower: Option<&Lower>, number: u64) {
-        let key = match lower {
-            Some(Lower::Object { ino, shared: true }) => *ino,
-            _ => number & !LOWER_TAG,
-        };
-        let Some(group) = self.groups.get_mut(&key) else {
+    fn leave_group(&mut self, lower: Option<&Lower>) {
+        let Some(Lower::Object { ino, shared: true }) = lower else {
             return;
         };
-        if matches!(lower, Some(Lower::Object { shared: true, .. })) {
-            group.lower_names = group.lower_names.saturating_sub(1);
-        } else if group.copied == Some(id) {
-            group.copied = None;
-        }
-        if group.lower_names == 0 && group.copied.is_none() {
-            self.groups.remove(&key);
+        let Some(names) = self.lower_names.get_mut(ino) else {
+            return;
+        };
+        *names = names.saturating_sub(1);
+        if *names == 0 {
+            self.lower_names.remove(ino);
         }
     }
 
     /// The number a new node may show, so that two different files never show the same one.
-    fn claim(&mut self, id: NodeId, birth: &Birth) -> u64 {
+    fn claim(&mut self, birth: &Birth) -> u64 {
         match (&birth.lower, birth.upper) {
             (Some(Lower::Object { ino, shared: true }), None) => {
-                let group = self.groups.entry(*ino).or_default();
-                group.lower_names = group.lower_names.saturating_add(1);
-                if group.copied.is_some() {
+                let names = self.lower_names.entry(*ino).or_default();
+                *names = names.saturating_add(1);
+                if *names > 1 {
+                    self.groups.insert(*ino);
+                }
+                if self.claimed.contains(ino) {
                     birth.number | TWIN_TAG
                 } else {
                     birth.number
                 }
             }
+            // An upper whose record of claims was lost: the lower's names go first.
             (_, Some(upper)) if birth.from_origin => {
-                let group = self.groups.entry(birth.number & !LOWER_TAG).or_default();
-                if group.lower_names > 0 || group.copied.is_some() {
-                    return upper;
-                }
-                group.copied = Some(id);
-                birth.number
+                let origin = birth.number & !LOWER_TAG;
+                let taken = self.lower_names.contains_key(&origin) && !self.claimed.contains(&origin);
+                if taken { upper } else { birth.number }
             }
             _ => birth.number,
         }
@@ -458,7 +445,7 @@ impl Nodes {
         }
         table.last_id = table.last_id.saturating_add(1);
         let id = table.last_id;
-        let number = table.claim(id, &birth);
+        let number = table.claim(&birth);
         let node = Arc::new(new_node(id, &birth, number));
         table.nodes.insert(
             id,
@@ -533,32 +520,31 @@ impl Nodes {
         }
     }
 
-    /// Whether a copied-up lower file with several links keeps its number: not when another name of it is
-    /// known, since the two are different files from now on (K42).
+    /// Numbers that went to copied-up names in earlier mounts.
+    pub fn load_claims(&self, claims: impl IntoIterator<Item = u64>) {
+        self.table.lock().claimed.extend(claims);
+    }
+
+    /// Whether a lower file with several links keeps its number when one name of it is copied up: not when
+    /// another name was met, since the two are different files from now on (K42).
     pub fn keeps_number(&self, ino: u64) -> bool {
-        self.table
-            .lock()
-            .groups
-            .get(&ino)
-            .is_none_or(|group| group.lower_names <= 1)
+        let table = self.table.lock();
+        !table.groups.contains(&ino) && !table.claimed.contains(&ino)
     }
 
     /// Records that a node now has an upper object, with the number programs see from now on.
     pub fn copied_up(&self, node: &Node, upper: u64, number: u64) {
         let mut table = self.table.lock();
-        let mut state = node.state();
-        let (lower, old) = (state.lower.clone(), state.number);
-        state.upper = Some(upper);
-        if node.is_dir() {
-            return;
-        }
-        state.lower = None;
-        state.number = number;
-        drop(state);
-        table.leave_group(node.id, lower.as_ref(), old);
-        if number == old {
-            table.groups.entry(number & !LOWER_TAG).or_default().copied = Some(node.id);
-        }
+        let lower = {
+            let mut state = node.state();
+            state.upper = Some(upper);
+            if node.is_dir() {
+                return;
+            }
+            state.number = number;
+            state.lower.take()
+        };
+        table.leave_group(lower.as_ref());
     }
 
     /// The kernel drops `count` references. Answers the directories that are known no more.

@@ -173,10 +173,7 @@ impl Overlay {
         creds::act_as_server()?;
         let (temp, ()) = work.temp(|work, name| at::mkdir_at(work, name, 0o700))?;
         let fd = at::open_dir_path(work.fd(), &temp.name)?;
-        at::chown_fd(&fd, Some(stat.uid), Some(stat.gid))?;
-        at::chmod_fd(&fd, stat.mode & at::PERMISSION_BITS)?;
-        self.copy_xattrs(xattr::of(&old), xattr::of(&fd))?;
-        self.marks.set_opaque(xattr::of(&fd))?;
+        self.fill_metadata(&fd, Some(xattr::of(&old)), &stat, |to| self.marks.set_opaque(to))?;
         at::rename_at(work.fd(), &temp.name, dir.as_fd(), name, RenameHow::Exchange)
     }
 }

@@ -10,7 +10,6 @@ use super::merge::{self, InUpper, RenameCase, RenamePlan};
 use super::node::{Node, NodeId};
 use crate::sys::at::{self, RenameHow};
 use crate::sys::stat::Stat;
-use crate::sys::xattr::Target;
 use crate::sys::{Errno, Result, creds};
 use std::os::fd::AsFd;
 
@@ -162,6 +161,10 @@ impl Overlay {
         if !exchange && to.is_dir() && matches!(in_target, InUpper::Object(..)) {
             self.clear_whiteouts(&to_dir, to.name)?;
         }
+        self.note_origin(source, &to.parent, &to_dir)?;
+        if exchange && let Some(target) = &to.node {
+            self.note_origin(target, &from.parent, &from_dir)?;
+        }
         let how = match plan {
             RenamePlan::Plain => RenameHow::Replace,
             RenamePlan::LeaveWhiteout => RenameHow::Whiteout,
@@ -179,10 +182,6 @@ impl Overlay {
         {
             // It hides nothing; the view is right with it too.
             log::warn!("a whiteout stays at {}: {errno}", from.parent.path_of(from.name));
-        }
-        self.note_origin(source, &to.parent, &to_dir);
-        if exchange && let Some(target) = &to.node {
-            self.note_origin(target, &from.parent, &from_dir);
         }
         Ok(())
     }
@@ -211,18 +210,7 @@ impl Overlay {
         if !new_parent.has_lower_dir() {
             return Ok(());
         }
-        self.marks.set_opaque(Target::At(dir.as_fd(), name))
-    }
-
-    /// A directory that receives an object with an origin is impure (K48).
-    fn note_origin(&self, node: &Node, parent: &Node, dir: &std::os::fd::OwnedFd) {
-        let foreign = {
-            let state = node.state();
-            state.upper != Some(state.number)
-        };
-        if foreign {
-            self.mark_impure(parent, dir);
-        }
+        self.make_opaque(dir, name)
     }
 
     /// Locks two directories, the ancestor first, else in the order of their ids.

@@ -12,16 +12,30 @@ use super::SetupError;
 use crate::format::Namespace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{Errno, Result, creds, dirent, stat};
+use crate::sys::{Errno, Result, creds, dirent, io, stat};
 
 /// `W/work`, opened.
 #[derive(Debug)]
 pub struct Work {
     dir: Arc<OwnedFd>,
     next: AtomicU64,
+    /// The record of claimed numbers; see [`Work::record_claim`].
+    claims: Mutex<ClaimFile>,
     /// The name of the shared whiteout in `W/work` (K33).
     whiteout: Mutex<Option<Vec<u8>>>,
 }
+
+/// The file beside `W/work` that remembers which lower numbers went to copied-up names: eight bytes for
+/// each, in this machine's byte order.
+#[derive(Debug)]
+struct ClaimFile {
+    work: OwnedFd,
+    /// Opened with the first claim.
+    file: Option<OwnedFd>,
+    len: u64,
+}
+
+const CLAIMS: &[u8] = b"plyfs-claims";
 
 /// A name in the work directory that vanishes when it is dropped, unless it was moved away.
 #[derive(Debug)]
@@ -89,11 +103,59 @@ impl Work {
         if volatile {
             mark_volatile(&dir).map_err(step("mark work/incompat/volatile"))?;
         }
+        let work = at::open_dir_path(&work, b".").map_err(step("open the work directory"))?;
         Ok(Self {
             dir: Arc::new(dir),
             next: AtomicU64::new(1),
+            claims: Mutex::new(ClaimFile {
+                work,
+                file: None,
+                len: 0,
+            }),
             whiteout: Mutex::new(None),
         })
+    }
+
+    /// The lower inode numbers that went to copied-up names in earlier mounts.
+    ///
+    /// # Errors
+    /// As open(2) and read(2).
+    pub fn read_claims(&self) -> Result<Vec<u64>> {
+        let mut claims = self.claims.lock();
+        let file = match at::open_at(&claims.work, CLAIMS, libc::O_RDONLY | libc::O_NONBLOCK) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        };
+        let size = stat::stat_fd(&file)?.size;
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| Errno::FBIG)?];
+        let read = io::read_at(&file, &mut bytes, 0)?;
+        bytes.truncate(read);
+        // A record cut short by a crash is overwritten by the next one.
+        let (records, _) = bytes.as_chunks::<8>();
+        claims.len = (records.len() as u64).saturating_mul(8);
+        Ok(records.iter().map(|record| u64::from_ne_bytes(*record)).collect())
+    }
+
+    /// Remembers that the number `ino` of a lower file with several links stays with one copied-up name.
+    ///
+    /// # Errors
+    /// As open(2) and write(2).
+    pub fn record_claim(&self, ino: u64) -> Result<()> {
+        let mut claims = self.claims.lock();
+        if claims.file.is_none() {
+            let opened = match at::open_at(&claims.work, CLAIMS, libc::O_WRONLY | libc::O_NONBLOCK) {
+                Err(Errno::NOENT) => at::create_at(&claims.work, CLAIMS, libc::O_WRONLY, 0o600),
+                done => done,
+            };
+            claims.file = Some(opened?);
+        }
+        let at = claims.len;
+        if let Some(file) = &claims.file {
+            io::write_all_at(file, &ino.to_ne_bytes(), at)?;
+        }
+        claims.len = at.saturating_add(8);
+        Ok(())
     }
 
     /// The directory `W/work`.
@@ -199,8 +261,8 @@ impl Work {
                 "it does not tell the type of directory entries (d_type)".into(),
             ));
         }
-        let whiteout = self
-            .temp_whiteout()
+        let (whiteout, ()) = self
+            .temp(|work, name| make_whiteout(work, name))
             .map_err(|e| unsuitable("no whiteouts: character devices 0/0", e))?;
         let (from, to) = (&temp.name, &whiteout.name);
         at::rename_at(&self.dir, from, &self.dir, to, RenameHow::Exchange)

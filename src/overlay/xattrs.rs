@@ -1,7 +1,7 @@
 //! Extended attributes of the view (section 8 of the rules).
 
 use super::Overlay;
-use super::node::NodeId;
+use super::node::{Lower, Node, NodeId};
 use crate::sys::caller::Caller as Process;
 use crate::sys::stat;
 use crate::sys::xattr::{self, Target};
@@ -10,13 +10,27 @@ use crate::sys::{Errno, Result, at};
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Overlay {
+    /// The real name behind one that a caller gives.
+    ///
+    /// # Errors
+    /// EINVAL for the bare prefix, which names nothing.
+    fn real_name<'a>(&self, name: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>> {
+        if name == self.marks.prefix() {
+            return Err(Errno::INVAL);
+        }
+        Ok(self.marks.to_real(name))
+    }
+
     /// The value of an attribute (K100).
     ///
     /// # Errors
     /// ENODATA; else as getxattr(2).
     pub fn getxattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(id)?;
-        let real = self.marks.to_real(name);
+        let real = self.real_name(name)?;
+        if is_covered(&node) {
+            return Err(Errno::NODATA);
+        }
         self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real))
     }
 
@@ -26,6 +40,9 @@ impl Overlay {
     /// As listxattr(2).
     pub fn listxattr(&self, id: NodeId, pid: u32) -> Result<Vec<u8>> {
         let node = self.node(id)?;
+        if is_covered(&node) {
+            return Ok(Vec::new());
+        }
         let real = self.at_spot(&node, |spot| xattr::list(spot.place.target()))?;
         let mut sees_trusted = None;
         let mut names = Vec::with_capacity(real.len());
@@ -47,24 +64,12 @@ impl Overlay {
     /// Sets an attribute; `flags` are those of setxattr(2).
     ///
     /// # Errors
-    /// EEXIST and ENODATA by the flags, before anything is copied up (K61); EROFS; else as copy-up and
-    /// setxattr(2).
+    /// EROFS; else as copy-up and setxattr(2). The object is copied up first, also when the call then fails, as
+    /// the kernel does.
     pub fn setxattr(&self, id: NodeId, name: &[u8], value: &[u8], flags: i32, pid: u32) -> Result<()> {
         let node = self.node(id)?;
         self.work()?;
-        let real = self.marks.to_real(name);
-        if node.upper().is_none() && flags & (libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
-            let there = match self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real)) {
-                Ok(_) => true,
-                Err(Errno::NODATA) => false,
-                Err(errno) => return Err(errno),
-            };
-            match there {
-                true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EXIST),
-                false if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::NODATA),
-                _ => {}
-            }
-        }
+        let real = self.real_name(name)?;
         let fd = self.upper_object(&node)?;
         xattr::set(xattr::of(&fd), &real, value, flags)?;
         if name == ACCESS_ACL {
@@ -88,7 +93,10 @@ impl Overlay {
     pub fn removexattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
         let node = self.node(id)?;
         self.work()?;
-        let real = self.marks.to_real(name);
+        let real = self.real_name(name)?;
+        if is_covered(&node) {
+            return Err(Errno::NODATA);
+        }
         if node.upper().is_none() {
             self.at_spot(&node, |spot| {
                 let target: Target<'_> = spot.place.target();
@@ -98,4 +106,10 @@ impl Overlay {
         let fd = self.upper_object(&node)?;
         xattr::remove(xattr::of(&fd), &real)
     }
+}
+
+/// What is under a mount point cannot be asked: its attributes would be those of what is mounted (K28).
+fn is_covered(node: &Node) -> bool {
+    let state = node.state();
+    state.upper.is_none() && matches!(state.lower, Some(Lower::Covered(_)))
 }

@@ -11,8 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_remount, move_mount,
+    open_tree, unmount,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Pid;
@@ -142,6 +143,26 @@ pub fn detach(path: &std::path::Path, lazy: bool) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::DETACH, lazy);
     unmount(path, flags)
+}
+
+/// Gives the mount on `path` other attributes.
+///
+/// # Errors
+/// EPERM, EBUSY when it is to be read-only and something is open for writing, or EINVAL when it is no mount.
+pub fn remount(path: &std::path::Path, attributes: Attributes) -> Result<()> {
+    let mut flags = match attributes.atime {
+        Atime::Relative => MountFlags::RELATIME,
+        Atime::Never => MountFlags::NOATIME,
+        Atime::Always => MountFlags::STRICTATIME,
+    };
+    flags.set(MountFlags::RDONLY, attributes.read_only);
+    flags.set(MountFlags::NOSUID, attributes.nosuid);
+    flags.set(MountFlags::NODEV, attributes.nodev);
+    flags.set(MountFlags::NOEXEC, attributes.noexec);
+    flags.set(MountFlags::NODIRATIME, attributes.nodiratime);
+    flags.set(MountFlags::SYNCHRONOUS, attributes.sync);
+    flags.set(MountFlags::DIRSYNC, attributes.dirsync);
+    mount_remount(path, flags, c"")
 }
 
 /// A private, read-only copy of the mount below the directory `dir`, in nobody's tree, without what is mounted

@@ -14,6 +14,8 @@
     dead_code
 )]
 
+mod cli;
 mod common;
+mod differential;
 mod rules;
 mod smoke;

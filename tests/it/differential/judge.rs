@@ -1,0 +1,556 @@
+//! Compares what the two systems answered, and knows which differences are accepted.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::bytes::Bytes;
+use super::known::{self, Counts};
+use super::op::{Call, Look, Slot};
+use super::outcome::{Named, Outcome, Seen, Value};
+use super::sys::{Stat, Time, errno_name};
+use super::tree::{Entry, Tree};
+
+/// Something that differs and is not accepted.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// Call and field, without names or numbers: two differences with one signature are probably one fault.
+    pub signature: String,
+    pub text: String,
+}
+
+impl Difference {
+    pub fn new(signature: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            signature: signature.into(),
+            text: text.into(),
+        }
+    }
+}
+
+/// What to do after an outcome was compared.
+#[derive(Debug)]
+pub enum Verdict {
+    Same,
+    /// Accepted, but the descriptor is in different states now: both put it away.
+    PutAway(Slot),
+    /// Accepted, but the trees differ from here on: the program ends.
+    End,
+    Differs(Difference),
+}
+
+pub struct Judge {
+    pub counts: Counts,
+    /// Fields not to be compared, for a look at what else differs: `PLYFS_DIFF_IGNORE=nlink,ino`.
+    ignored: Vec<String>,
+    /// st_ino of the reference to that of the other, and back. None where numbers may come back.
+    pairs: Option<[HashMap<u64, u64>; 2]>,
+    /// Numbers of the lower's hard-link groups, on each side.
+    groups: [HashSet<u64>; 2],
+    /// When a name was last made, deleted or renamed, by step.
+    touched: HashMap<Vec<u8>, usize>,
+    last_touch: usize,
+    /// When a directory stream was started, by worker and slot.
+    streams: HashMap<(u8, Slot), usize>,
+    now: i64,
+}
+
+impl Judge {
+    pub fn new(numbers_are_unique: bool) -> Self {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs() as i64);
+        Self {
+            counts: Counts::default(),
+            ignored: std::env::var("PLYFS_DIFF_IGNORE")
+                .map(|list| list.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
+            pairs: numbers_are_unique.then(Default::default),
+            groups: Default::default(),
+            touched: HashMap::new(),
+            last_touch: 0,
+            streams: HashMap::new(),
+            now,
+        }
+    }
+
+    /// New layers, or layers changed sides: numbers seen so far mean nothing any more.
+    pub fn new_layers(&mut self, lowers: [&Tree; 2]) {
+        if let Some(pairs) = &mut self.pairs {
+            *pairs = Default::default();
+        }
+        self.groups = lowers.map(|tree| {
+            let stats = tree.iter().filter_map(|entry| entry.stat.as_ref().ok());
+            stats
+                .filter(|st| !st.is_dir() && st.nlink > 1)
+                .map(|st| st.ino)
+                .collect()
+        });
+    }
+
+    pub fn outcome(
+        &mut self,
+        at: usize,
+        worker: u8,
+        call: &Call,
+        look: Look,
+        [a, b]: [&Outcome; 2],
+    ) -> Verdict {
+        self.keep_book(at, worker, call, a.result.is_ok() || b.result.is_ok());
+        if let Some(verdict) = self.result(worker, call, a, b) {
+            return verdict;
+        }
+        for (one, other) in a.seen.iter().zip(&b.seen) {
+            if let Err((field, text)) = self.seen(look, one, other) {
+                return Verdict::Differs(Difference::new(format!("{} {field}", call.name()), text));
+            }
+        }
+        Verdict::Same
+    }
+
+    /// Remembers which names came and went, and where streams start.
+    fn keep_book(&mut self, at: usize, worker: u8, call: &Call, succeeded: bool) {
+        match call {
+            Call::Open { slot, .. } if succeeded => {
+                self.streams.insert((worker, *slot), at);
+            }
+            Call::SeekNames { slot, nth: 0 } => {
+                self.streams.insert((worker, *slot), at);
+            }
+            _ => {}
+        }
+        let changes = matches!(
+            call,
+            Call::Open { .. }
+                | Call::WriteFile { .. }
+                | Call::Mkdir { .. }
+                | Call::Mknod { .. }
+                | Call::Symlink { .. }
+                | Call::Link { .. }
+                | Call::LinkSlot { .. }
+                | Call::Unlink { .. }
+                | Call::Rmdir { .. }
+                | Call::Rename { .. }
+        );
+        if changes && succeeded {
+            for path in call.paths() {
+                self.touched.insert(path.name().to_vec(), at);
+            }
+            self.last_touch = at;
+        }
+    }
+
+    fn result(&mut self, worker: u8, call: &Call, a: &Outcome, b: &Outcome) -> Option<Verdict> {
+        let differs = |field: &str, text: String| {
+            Some(Verdict::Differs(Difference::new(
+                format!("{} {field}", call.name()),
+                text,
+            )))
+        };
+        match (&a.result, &b.result) {
+            (Ok(one), Ok(other)) => match self.value(worker, call, one, other) {
+                Ok(()) => None,
+                Err((field, text)) => differs(&field, text),
+            },
+            (Err(one), Err(other)) if one == other => None,
+            _ => {
+                let tmpfile =
+                    matches!(call, Call::Open { flags, .. } if flags & libc::O_TMPFILE == libc::O_TMPFILE);
+                let error = |outcome: &Outcome| outcome.result.as_ref().err().copied().unwrap_or(0);
+                let (one, other) = (error(a), error(b));
+                match call {
+                    // The kernel has copied the directory up by now.
+                    Call::Open { .. } if tmpfile && one == 0 && other == libc::EOPNOTSUPP => {
+                        self.counts.add(known::NO_TMPFILE);
+                        return Some(Verdict::End);
+                    }
+                    Call::MmapRead { .. } if one == libc::EFAULT && other == 0 => {
+                        self.counts.add(known::OLD_MAPPING);
+                        return Some(Verdict::Same);
+                    }
+                    Call::GetFlags { .. } if other == libc::ENOTTY => {
+                        self.counts.add(known::NO_FLAGS);
+                        return Some(Verdict::Same);
+                    }
+                    Call::Rmdir { .. } if one == libc::ENOTEMPTY && other == 0 => {
+                        self.counts.add(known::STRAY_WHITEOUTS);
+                        return Some(Verdict::End);
+                    }
+                    _ => {}
+                }
+                // A deleted lower file cannot be copied up by name.
+                if let [slot] = call.slots()[..]
+                    && one == libc::EEXIST
+                    && !matches!(call, Call::Open { .. } | Call::LinkSlot { .. })
+                {
+                    self.counts.add(known::STALE_METADATA);
+                    return Some(Verdict::PutAway(slot));
+                }
+                let field = format!("{} against {}", answer(one), answer(other));
+                differs(&field, format!("result: {a} against {b}"))
+            }
+        }
+    }
+
+    fn value(&mut self, worker: u8, call: &Call, a: &Value, b: &Value) -> Result<(), (String, String)> {
+        match (a, b) {
+            (Value::Stat(one), Value::Stat(other)) => {
+                let of_slot = matches!(call, Call::Fstat { .. });
+                self.stat("result", one, other, of_slot)
+            }
+            (
+                Value::Names { names: one, .. },
+                Value::Names {
+                    names: other,
+                    trouble,
+                },
+            ) => {
+                let start = match call {
+                    Call::NextNames { slot, .. } => self.streams.get(&(worker, *slot)).copied().unwrap_or(0),
+                    _ => usize::MAX,
+                };
+                self.names(start, one, other, trouble)
+            }
+            // Where a stream is cut may depend on names that are hidden or came in the middle.
+            (Value::Part(_) | Value::Names { .. }, Value::Part(_) | Value::Names { .. }) if a != b => {
+                self.counts.add(known::MOVING_DIRECTORY);
+                Ok(())
+            }
+            (Value::Number(_), Value::Number(_)) if matches!(call, Call::SeekNames { .. }) => Ok(()),
+            (Value::Data { .. }, Value::Data { .. }) if a != b && matches!(call, Call::MmapRead { .. }) => {
+                self.counts.add(known::OLD_MAPPING);
+                Ok(())
+            }
+            (Value::Data { .. }, Value::Data { .. }) if a != b => {
+                Err(("data".into(), format!("data: {a:?} against {b:?}")))
+            }
+            _ if a == b => Ok(()),
+            _ => Err(("value".into(), format!("value: {a:?} against {b:?}"))),
+        }
+    }
+
+    fn names(
+        &mut self,
+        start: usize,
+        a: &[Named],
+        b: &[Named],
+        trouble: &[String],
+    ) -> Result<(), (String, String)> {
+        if let Some(text) = trouble.first() {
+            return Err(("stream".into(), format!("the directory stream: {text}")));
+        }
+        let ours: HashMap<&Bytes, &Named> = b.iter().map(|n| (&n.name, n)).collect();
+        let theirs: HashSet<&Bytes> = a.iter().map(|n| &n.name).collect();
+        let moving = |judge: &Self, name: &Bytes| judge.touched.get(&name.0).is_some_and(|&at| at >= start);
+        for one in a {
+            match ours.get(&one.name) {
+                Some(other) if other.exists == one.exists && (other.agrees || !one.agrees) => {}
+                _ if moving(self, &one.name) => self.counts.add(known::MOVING_DIRECTORY),
+                Some(other) => {
+                    return Err(("names".into(), format!("listed: {one:?} against {other:?}")));
+                }
+                None if !one.exists => self.counts.add(known::HIDDEN_WHITEOUT),
+                None => return Err(("name missing".into(), format!("{:?} is not listed", one.name))),
+            }
+        }
+        for other in b {
+            if !theirs.contains(&other.name) {
+                if moving(self, &other.name) {
+                    self.counts.add(known::MOVING_DIRECTORY);
+                } else {
+                    return Err(("name too many".into(), format!("{:?} is listed", other.name)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn seen(&mut self, look: Look, a: &Seen, b: &Seen) -> Result<(), (String, String)> {
+        let of_slot = a.what.starts_with("fd ");
+        for (when, one, other) in [("before", &a.before, &b.before), ("after", &a.after, &b.after)] {
+            match (one, other) {
+                (Ok(one), Ok(other)) => self.stat(&format!("{} {when}", a.what), one, other, of_slot)?,
+                (Err(one), Err(other)) if one == other => {}
+                _ => {
+                    let short = |r: &Result<Stat, i32>| {
+                        r.as_ref().map_or_else(|e| errno_name(*e), |_| "there".into())
+                    };
+                    let text = format!("{} {when}: {} against {}", a.what, short(one), short(other));
+                    return Err((format!("{when} existence"), text));
+                }
+            }
+        }
+        if let (Ok(a0), Ok(a1), Ok(b0), Ok(b1)) = (&a.before, &a.after, &b.before, &b.after)
+            && look == Look::Times
+            && a0.ino == a1.ino
+        {
+            let moved = |x: &Stat, y: &Stat| (x.mtime != y.mtime, x.ctime != y.ctime);
+            let (one, other) = (moved(a0, a1), moved(b0, b1));
+            let text = |field: &str, one: bool| {
+                let (yes, no) = if one {
+                    ("moves", "does not")
+                } else {
+                    ("does not move", "does")
+                };
+                format!("{}: {field} {yes}, on the other it {no}", a.what)
+            };
+            if one.0 != other.0 && !self.ignores("mtime moves") {
+                return Err(("mtime moves".into(), text("mtime", one.0)));
+            }
+            if one.1 != other.1 && !self.ignores("ctime moves") {
+                return Err(("ctime moves".into(), text("ctime", one.1)));
+            }
+        }
+        Ok(())
+    }
+
+    fn ignores(&self, field: &str) -> bool {
+        self.ignored.iter().any(|ignored| ignored == field)
+    }
+
+    fn stat(&mut self, what: &str, a: &Stat, b: &Stat, of_slot: bool) -> Result<(), (String, String)> {
+        let mut wrong: Vec<(&str, String)> = Vec::new();
+        let mut field = |name, one: String, other: String| {
+            if one != other {
+                wrong.push((name, format!("{what}: {name} {one} against {other}")));
+            }
+        };
+        field("mode", format!("{:o}", a.mode), format!("{:o}", b.mode));
+        field("uid", a.uid.to_string(), b.uid.to_string());
+        field("gid", a.gid.to_string(), b.gid.to_string());
+        field("rdev", format!("{:x}", a.rdev), format!("{:x}", b.rdev));
+        field("device", a.dev.to_string(), b.dev.to_string());
+        if !a.is_dir() {
+            field("size", a.size.to_string(), b.size.to_string());
+        }
+        field("mtime", self.time(a.mtime), self.time(b.mtime));
+        let group = self.groups[0].contains(&a.ino) || self.groups[1].contains(&b.ino);
+        if a.nlink != b.nlink {
+            if of_slot && b.nlink == 0 {
+                self.counts.add(known::DELETED_LINKS);
+            } else if group {
+                self.counts.add(known::GROUP_LINKS);
+            } else {
+                wrong.push(("nlink", format!("{what}: nlink {} against {}", a.nlink, b.nlink)));
+            }
+        }
+        if let Some((name, text)) = wrong.into_iter().find(|(name, _)| !self.ignores(name)) {
+            return Err((name.into(), text));
+        }
+        if self.ignores("ino") {
+            Ok(())
+        } else {
+            self.number(what, a, b)
+        }
+    }
+
+    /// Equal numbers on one side go with equal numbers on the other, over time and over names.
+    fn number(&mut self, what: &str, a: &Stat, b: &Stat) -> Result<(), (String, String)> {
+        let Some([forth, back]) = &mut self.pairs else {
+            return Ok(());
+        };
+        let (told, told_back) = (
+            *forth.entry(a.ino).or_insert(b.ino),
+            *back.entry(b.ino).or_insert(a.ino),
+        );
+        if told == b.ino && told_back == a.ino {
+            return Ok(());
+        }
+        // The reference split a group, or gave a cut name a new number, where ours did not.
+        let of_group = self.groups[0].contains(&told_back) || self.groups[1].contains(&b.ino);
+        if told == b.ino && of_group {
+            self.counts.add(known::CUT_LINK_NUMBER);
+            return Ok(());
+        }
+        Err((
+            "ino".into(),
+            format!(
+                "{what}: st_ino {} against {}, but {} went with {told} and {} with {told_back}",
+                a.ino, b.ino, a.ino, b.ino
+            ),
+        ))
+    }
+
+    /// Times of this run cannot be equal; all others must be.
+    fn time(&self, time: Time) -> String {
+        if (self.now - 5..self.now + 86_400).contains(&time.0) {
+            return "now".into();
+        }
+        format!("{}.{:09}", time.0, time.1)
+    }
+
+    /// Two merged trees.
+    pub fn trees(&mut self, when: &str, a: &Tree, b: &Tree) -> Result<(), Difference> {
+        let wrong =
+            |field: &str, text: String| Difference::new(format!("tree {field}"), format!("{when}: {text}"));
+        if a.is_empty() || b.is_empty() {
+            return Err(wrong("walk", "the tree cannot be walked".into()));
+        }
+        for (one, other) in pair_up(a, b) {
+            match (one, other) {
+                (Some(one), Some(other)) => {
+                    self.entry(one, other)
+                        .map_err(|(field, text)| wrong(&field, text))?;
+                }
+                (Some(one), None) if one.stat == Err(libc::ENOENT) => self.counts.add(known::HIDDEN_WHITEOUT),
+                (Some(one), None) => return Err(wrong("missing", format!("{:?} is missing", one.path))),
+                (None, Some(other)) => return Err(wrong("too many", format!("{:?} is there", other.path))),
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, a: &Entry, b: &Entry) -> Result<(), (String, String)> {
+        let what = format!("{:?}", a.path);
+        match (&a.stat, &b.stat) {
+            (Ok(one), Ok(other)) => self.stat(&what, one, other, false)?,
+            (one, other) if one == other => {}
+            (one, other) => return Err(("stat".into(), format!("{what}: {one:?} against {other:?}"))),
+        }
+        if a.target != b.target {
+            return Err((
+                "target".into(),
+                format!("{what} -> {:?} against {:?}", a.target, b.target),
+            ));
+        }
+        if a.content != b.content {
+            return Err((
+                "content".into(),
+                format!("{what}: content {:x?} against {:x?}", a.content, b.content),
+            ));
+        }
+        if a.xattrs != b.xattrs && !self.ignores("xattrs") {
+            return Err((
+                "xattrs".into(),
+                format!("{what}: {:?} against {:?}", a.xattrs, b.xattrs),
+            ));
+        }
+        match (&a.trouble, &b.trouble) {
+            (None, Some(trouble)) if !self.ignores("trouble") => {
+                Err(("trouble".into(), format!("{what} {trouble}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Two uppers, as far as K141 asks for.
+    pub fn uppers(&mut self, when: &str, a: &Tree, b: &Tree) -> Result<(), Difference> {
+        if self.ignores("upper") {
+            return Ok(());
+        }
+        let wrong = |field: &str, text: String| {
+            Difference::new(format!("upper {field}"), format!("{when}, in the upper: {text}"))
+        };
+        for (one, other) in pair_up(a, b) {
+            match (one, other) {
+                (Some(one), Some(other)) => {
+                    let (one, other) = (self.normal(one), self.normal(other));
+                    if let Some((at, _)) = one
+                        .iter()
+                        .enumerate()
+                        .find(|(at, line)| other.get(*at) != Some(line))
+                    {
+                        let name = one[at].split(' ').next().unwrap_or_default().to_owned();
+                        let text = format!("{} against {}", one.join(", "), other.join(", "));
+                        return Err(wrong(&name, text));
+                    }
+                }
+                (Some(one), None) => {
+                    return Err(wrong("missing", format!("{:?} is missing", self.normal(one))));
+                }
+                (None, Some(other)) => {
+                    return Err(wrong("too many", format!("{:?} is there", self.normal(other))));
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of an upper without what may differ: lines of `field value`.
+    fn normal(&self, entry: &Entry) -> Vec<String> {
+        let path = format!("path {:?}", entry.path);
+        let Ok(st) = &entry.stat else {
+            return vec![path, format!("stat {:?}", entry.stat)];
+        };
+        if is_whiteout(st) {
+            return vec![path, "type whiteout".into()];
+        }
+        let xattrs: Vec<String> = match &entry.xattrs {
+            Ok(list) => list
+                .iter()
+                .filter(|(name, _)| !may_differ(&name.0))
+                .map(|(n, v)| format!("{n}={v:?}"))
+                .collect(),
+            Err(errno) => vec![errno_name(*errno)],
+        };
+        vec![
+            path,
+            "type other".into(),
+            format!("mode {:o}", st.mode),
+            format!("owner {}:{}", st.uid, st.gid),
+            format!("nlink {}", st.nlink),
+            format!("size {}", if st.is_dir() { 0 } else { st.size }),
+            format!("rdev {:x}", st.rdev),
+            format!("mtime {}", self.time(st.mtime)),
+            format!("xattrs {}", xattrs.join(" ")),
+            format!("content {:x?} {:?}", entry.content, entry.target),
+        ]
+    }
+}
+
+pub fn is_whiteout(stat: &Stat) -> bool {
+    stat.kind() == libc::S_IFCHR && stat.rdev == 0
+}
+
+/// Private attributes that say nothing about the view (K141).
+fn may_differ(name: &[u8]) -> bool {
+    let private = [&b"trusted.overlay."[..], b"user.overlay."]
+        .iter()
+        .find_map(|p| name.strip_prefix(*p));
+    private.is_some_and(|rest| {
+        [&b"origin"[..], b"impure", b"uuid"].contains(&rest) || name.starts_with(b"user.overlay.plyfs")
+    })
+}
+
+fn answer(errno: i32) -> String {
+    if errno == 0 {
+        "ok".into()
+    } else {
+        errno_name(errno)
+    }
+}
+
+/// Goes through two trees at once, by path.
+fn pair_up<'a>(a: &'a Tree, b: &'a Tree) -> Vec<(Option<&'a Entry>, Option<&'a Entry>)> {
+    let by_path = |tree: &'a Tree| -> std::collections::BTreeMap<&'a Bytes, &'a Entry> {
+        tree.iter().map(|entry| (&entry.path, entry)).collect()
+    };
+    let (one, other) = (by_path(a), by_path(b));
+    let mut paths: Vec<&Bytes> = one.keys().chain(other.keys()).copied().collect();
+    paths.sort();
+    paths.dedup();
+    paths
+        .into_iter()
+        .map(|path| (one.get(path).copied(), other.get(path).copied()))
+        .collect()
+}
+
+/// The lower, byte for byte and time for time (K142); atime excepted.
+pub fn untouched(side: &str, before: &Tree, after: &Tree) -> Result<(), Difference> {
+    for (one, other) in pair_up(before, after) {
+        let strip = |entry: Option<&Entry>| {
+            entry.cloned().map(|mut entry| {
+                if let Ok(st) = &mut entry.stat {
+                    st.atime = Time(0, 0);
+                }
+                entry
+            })
+        };
+        if strip(one) != strip(other) {
+            let text = format!("the lower of {side} was changed: {one:?} is now {other:?}");
+            return Err(Difference::new("lower changed", text));
+        }
+    }
+    Ok(())
+}
