@@ -102,7 +102,11 @@ impl Judge {
         if let Some(verdict) = self.result(worker, call, a, b) {
             return verdict;
         }
-        let look = if self.failed_rename(call, a, b) { Look::Yes } else { look };
+        let look = if self.failed_rename(call, a, b) {
+            Look::Yes
+        } else {
+            look
+        };
         for (one, other) in a.seen.iter().zip(&b.seen) {
             if let Err((field, text)) = self.seen(look, one, other) {
                 return Verdict::Differs(Difference::new(format!("{} {field}", call.name()), text));
@@ -467,7 +471,10 @@ impl Judge {
                 (Some(one), Some(other)) => {
                     let name = one.path.name();
                     let (one, other) = (self.normal(one), self.normal(other));
-                    if self.marked.contains(name) && one != other && without_opaque(&one) == without_opaque(&other) {
+                    if self.marked.contains(name)
+                        && one != other
+                        && without_opaque(&one) == without_opaque(&other)
+                    {
                         self.counts.add(known::FAILED_RENAME);
                         continue;
                     }
@@ -533,7 +540,12 @@ fn without_opaque(lines: &[String]) -> Vec<String> {
     let mark = "trusted.overlay.opaque=Ok('y')";
     lines
         .iter()
-        .map(|line| line.replace(&format!("{mark} "), "").replace(mark, "").trim().to_owned())
+        .map(|line| {
+            line.replace(&format!("{mark} "), "")
+                .replace(mark, "")
+                .trim()
+                .to_owned()
+        })
         .collect()
 }
 
