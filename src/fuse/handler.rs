@@ -526,7 +526,7 @@ impl Filesystem for Handler {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -537,10 +537,12 @@ impl Filesystem for Handler {
         reply: ReplyWrite,
     ) {
         let shared = self.begin();
-        let drops_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let stranger = write_flags
+            .contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+            .then(|| req.pid());
         let written = shared
             .file(fh)
-            .and_then(|open| shared.overlay.write(&open, data, offset, drops_suid));
+            .and_then(|open| shared.overlay.write(&open, data, offset, stranger));
         match written {
             Ok(n) => reply.written(n as u32),
             Err(error) => reply.error(errno(error)),
@@ -708,8 +710,13 @@ impl Filesystem for Handler {
         reply_xattr(reply, size, self.begin().overlay.listxattr(ino.0, req.pid()));
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.begin().overlay.removexattr(ino.0, name.as_bytes()));
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(
+            reply,
+            self.begin()
+                .overlay
+                .removexattr(ino.0, name.as_bytes(), req.pid()),
+        );
     }
 
     fn create(

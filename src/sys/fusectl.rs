@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use rustix::thread::CapabilitySet;
+
 use super::{Errno, Result};
 
 /// `struct fuse_backing_map`.
@@ -32,6 +34,18 @@ fn check(ret: libc::c_int) -> Result<u32> {
 /// EPERM without CAP_SYS_ADMIN in the first user namespace; ELOOP when the file lies on a stacked file
 /// system; ENOTTY on kernels without passthrough.
 pub fn backing_open(device: BorrowedFd<'_>, file: RawFd) -> Result<u32> {
+    // The kernel will write the file with the privileges held now. Without CAP_FSETID the file's own file
+    // system drops setuid bits on a write (K103), which nobody else would do.
+    let all = rustix::thread::capabilities(None)?;
+    let mut fewer = all;
+    fewer.effective.remove(CapabilitySet::FSETID);
+    rustix::thread::set_capabilities(None, fewer)?;
+    let id = register(device, file);
+    rustix::thread::set_capabilities(None, all)?;
+    id
+}
+
+fn register(device: BorrowedFd<'_>, file: RawFd) -> Result<u32> {
     let map = BackingMap {
         fd: file,
         flags: 0,

@@ -70,6 +70,24 @@ pub fn truncate(fd: impl AsFd, size: u64) -> Result<()> {
     rustix::fs::ftruncate(fd, size)
 }
 
+/// As [`truncate`], but by truncate(2), which treats the times of a file that keeps its size differently.
+///
+/// # Errors
+/// As truncate(2).
+pub fn truncate_path(fd: impl AsFd, size: u64) -> Result<()> {
+    fault::point()?;
+    let path = std::ffi::CString::new(super::at::proc_path(fd)).map_err(|_| Errno::INVAL)?;
+    let size = libc::off_t::try_from(size).map_err(|_| Errno::FBIG)?;
+    // SAFETY: the path is NUL-terminated.
+    if unsafe { libc::truncate(path.as_ptr(), size) } == 0 {
+        return Ok(());
+    }
+    let code = std::io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO);
+    Err(Errno::from_raw_os_error(code))
+}
+
 /// Brings an open file to disk; with `data_only` without times that nobody needs to read it back.
 ///
 /// # Errors

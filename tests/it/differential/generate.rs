@@ -298,6 +298,16 @@ impl Generator {
         *self.rng.pick(&fitting)
     }
 
+    /// Never -1 for both: such a chown does not reach a FUSE server, so that the kernel's copy-up has no match.
+    fn ids(&mut self) -> (u32, u32) {
+        let (uid, gid) = (*self.rng.pick(IDS), *self.rng.pick(IDS));
+        if (uid, gid) == (u32::MAX, u32::MAX) {
+            (uid, 1001)
+        } else {
+            (uid, gid)
+        }
+    }
+
     fn mode(&mut self) -> u32 {
         *self.rng.pick(MODES)
     }
@@ -463,11 +473,10 @@ impl Generator {
                 slot,
                 mode: self.mode(),
             },
-            5 => Call::Fchown {
-                slot,
-                uid: *self.rng.pick(IDS),
-                gid: *self.rng.pick(IDS),
-            },
+            5 => {
+                let (uid, gid) = self.ids();
+                Call::Fchown { slot, uid, gid }
+            }
             6 => Call::Futimens {
                 slot,
                 access: self.when(),
@@ -683,7 +692,7 @@ impl Generator {
 
     fn chown(&mut self) -> Call {
         let path = self.old(None);
-        let (uid, gid) = (*self.rng.pick(IDS), *self.rng.pick(IDS));
+        let (uid, gid) = self.ids();
         Call::Chown {
             path: self.spell(&path),
             uid,

@@ -49,6 +49,8 @@ pub struct Judge {
     /// When a name was last made, deleted or renamed, by step.
     touched: HashMap<Vec<u8>, usize>,
     last_touch: usize,
+    /// Names that a rename could not move.
+    marked: HashSet<Vec<u8>>,
     /// When a directory stream was started, by worker and slot.
     streams: HashMap<(u8, Slot), usize>,
     now: i64,
@@ -68,6 +70,7 @@ impl Judge {
             groups: Default::default(),
             touched: HashMap::new(),
             last_touch: 0,
+            marked: HashSet::new(),
             streams: HashMap::new(),
             now,
         }
@@ -99,12 +102,29 @@ impl Judge {
         if let Some(verdict) = self.result(worker, call, a, b) {
             return verdict;
         }
+        let look = if self.failed_rename(call, a, b) {
+            Look::Yes
+        } else {
+            look
+        };
         for (one, other) in a.seen.iter().zip(&b.seen) {
             if let Err((field, text)) = self.seen(look, one, other) {
                 return Verdict::Differs(Difference::new(format!("{} {field}", call.name()), text));
             }
         }
         Verdict::Same
+    }
+
+    /// The kernel may have marked a directory opaque before it saw that it cannot be renamed.
+    fn failed_rename(&mut self, call: &Call, a: &Outcome, b: &Outcome) -> bool {
+        let Call::Rename { from, to, .. } = call else {
+            return false;
+        };
+        let failed = a.result.is_err() && b.result.is_err();
+        if failed {
+            self.marked.extend([from.name().to_vec(), to.name().to_vec()]);
+        }
+        failed
     }
 
     /// Remembers which names came and went, and where streams start.
@@ -194,7 +214,10 @@ impl Judge {
     fn value(&mut self, worker: u8, call: &Call, a: &Value, b: &Value) -> Result<(), (String, String)> {
         match (a, b) {
             (Value::Stat(one), Value::Stat(other)) => {
-                let of_slot = matches!(call, Call::Fstat { .. });
+                let of_slot = match call {
+                    Call::Stat { path, .. } => path.name().starts_with(b"."),
+                    _ => true,
+                };
                 self.stat("result", one, other, of_slot)
             }
             (
@@ -323,9 +346,11 @@ impl Judge {
             field("size", a.size.to_string(), b.size.to_string());
         }
         field("mtime", self.time(a.mtime), self.time(b.mtime));
+        // Only what is no name, but a descriptor or a working directory, can be gone and still be asked.
+        let gone = of_slot || what.contains('.');
         let group = self.groups[0].contains(&a.ino) || self.groups[1].contains(&b.ino);
         if a.nlink != b.nlink {
-            if of_slot && b.nlink == 0 {
+            if gone && b.nlink == 0 {
                 self.counts.add(known::DELETED_LINKS);
             } else if group {
                 self.counts.add(known::GROUP_LINKS);
@@ -444,7 +469,15 @@ impl Judge {
         for (one, other) in pair_up(a, b) {
             match (one, other) {
                 (Some(one), Some(other)) => {
+                    let name = one.path.name();
                     let (one, other) = (self.normal(one), self.normal(other));
+                    if self.marked.contains(name)
+                        && one != other
+                        && without_opaque(&one) == without_opaque(&other)
+                    {
+                        self.counts.add(known::FAILED_RENAME);
+                        continue;
+                    }
                     if let Some((at, _)) = one
                         .iter()
                         .enumerate()
@@ -501,6 +534,19 @@ impl Judge {
 
 pub fn is_whiteout(stat: &Stat) -> bool {
     stat.kind() == libc::S_IFCHR && stat.rdev == 0
+}
+
+fn without_opaque(lines: &[String]) -> Vec<String> {
+    let mark = "trusted.overlay.opaque=Ok('y')";
+    lines
+        .iter()
+        .map(|line| {
+            line.replace(&format!("{mark} "), "")
+                .replace(mark, "")
+                .trim()
+                .to_owned()
+        })
+        .collect()
 }
 
 /// Private attributes that say nothing about the view (K141).

@@ -18,6 +18,7 @@ pub const STRAY_WHITEOUTS: &str = "K86";
 pub const NO_TMPFILE: &str = "K88";
 pub const NO_FLAGS: &str = "K68";
 pub const OLD_MAPPING: &str = "K111";
+pub const FAILED_RENAME: &str = "K93";
 pub const MOVING_DIRECTORY: &str = "K52";
 
 pub const TABLE: &[Known] = &[
@@ -56,6 +57,10 @@ pub const TABLE: &[Known] = &[
     Known {
         id: OLD_MAPPING,
         reason: "a mapping made before copy-up keeps the old data in the kernel",
+    },
+    Known {
+        id: FAILED_RENAME,
+        reason: "a rename of a directory that fails in the kernel has marked it opaque by then; over no lower directory that says nothing",
     },
     Known {
         id: MOVING_DIRECTORY,

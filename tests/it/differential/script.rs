@@ -12,7 +12,7 @@ set -eu
 with=${1:-kernel}
 fill() { python3 -c 'import sys; s, n = map(int, sys.argv[1:]); sys.stdout.buffer.write(bytes(33 + (s * 7 + i + i // 89) % 90 for i in range(n)))' "$1" "$2"; }
 dir=$(mktemp -d); mount -t tmpfs none "$dir"; cd "$dir"; mkdir l u w m; chmod 777 l u
-trap 'cd /; umount "$dir/m"; umount "$dir"; rmdir "$dir"' EXIT
+trap 'cd /; umount "$dir/m"; umount -l "$dir"; rmdir "$dir"' EXIT
 "#;
 
 const MOUNT: &str = r#"options=lowerdir=$dir/l,upperdir=$dir/u,workdir=$dir/w
