@@ -338,11 +338,8 @@ impl Case {
 
     fn try_everything(&self, tally: &mut Tally) {
         let mut calls = 0;
-        loop {
-            match self.kill(calls + 1, &mut tally.faults) {
-                true => calls += 1,
-                false => break,
-            }
+        while self.kill(calls + 1, &mut tally.faults) {
+            calls += 1;
             assert!(calls < MOST_CALLS, "{}: it is never done", self.name);
         }
         tally.kills += calls;
@@ -429,7 +426,11 @@ impl Case {
         if let Err(e) = trial.unmount(false) {
             fault(e);
         }
-        let allowed: &[bool] = if retried || answer.is_ok() { &[true] } else { &[false, true] };
+        let allowed: &[bool] = if retried || answer.is_ok() {
+            &[true]
+        } else {
+            &[false, true]
+        };
         self.check(&trial, allowed, &mut fault);
         retried
     }
@@ -470,7 +471,7 @@ impl Case {
         let known: BTreeSet<&Path> = self.old.paths().into_iter().chain(self.new.paths()).collect();
         for path in sys::walk(&layers.upper) {
             let name = path.strip_prefix(&layers.upper).unwrap();
-            if !known.contains(name) && !(is_whiteout(&path) && sys::exists(layers.lower.join(name))) {
+            if !(known.contains(name) || is_whiteout(&path) && sys::exists(layers.lower.join(name))) {
                 fault(format!("{} was left in the upper", name.display()));
             }
         }
