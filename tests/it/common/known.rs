@@ -124,7 +124,7 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         id: "index-directory",
         rule: "section 12",
         kernel: "Entries in `work/index` are ignored with index=off.",
-        plyfs: "Ignored with a warning, or the mount is refused.",
+        plyfs: "The mount is refused.",
         why: "Links that only the index holds together would be cut unseen.",
     },
 ];
