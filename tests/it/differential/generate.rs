@@ -94,8 +94,10 @@ const OPEN_EXTRAS: &[(i32, usize)] = &[
     (libc::O_PATH, 2),
 ];
 
+type Weighted = (u32, fn(&mut Generator) -> Call);
+
 /// How often each kind of call comes.
-const WEIGHTS: &[(u32, fn(&mut Generator) -> Call)] = &[
+const WEIGHTS: &[Weighted] = &[
     (100, Generator::open),
     (30, Generator::close),
     (90, Generator::slot_io),

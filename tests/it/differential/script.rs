@@ -104,8 +104,7 @@ pub fn script(program: &Program, difference: &str) -> String {
     }
     text.push_str(MOUNT);
     let _ = writeln!(text, "python3 - <<'END'\n{PRELUDE}");
-    for worker in 0..PEOPLE.len() {
-        let p = PEOPLE[worker];
+    for (worker, p) in PEOPLE.iter().enumerate() {
         let used = program
             .events
             .iter()
