@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::layers::{is_mounted, mounts_below, run, servers_of};
-use crate::common::{layers, *};
+use crate::common::tree::Tree;
+use crate::common::{layers, tree, *};
 
 /// No operation makes more calls than this; a counter that never arrives must not try for ever.
 const MOST_CALLS: usize = 200;
