@@ -44,6 +44,11 @@ impl Stat {
         self.mode & libc::S_IFMT
     }
 
+    /// A file with setgid and without group-execute: once the mark of mandatory locking.
+    pub fn is_locking(&self) -> bool {
+        self.kind() == libc::S_IFREG && self.mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
+    }
+
     pub fn is_dir(&self) -> bool {
         self.kind() == libc::S_IFDIR
     }
