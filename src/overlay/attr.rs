@@ -94,9 +94,13 @@ pub struct Changes {
 }
 
 /// The mode without the bits that a write by an ordinary user drops (K103); `None` if nothing changes.
-pub(super) fn without_suid(mode: u32) -> Option<u32> {
-    let group_runs = mode & libc::S_IXGRP != 0;
-    let drop = libc::S_ISUID | if group_runs { libc::S_ISGID } else { 0 };
+///
+/// Setgid without group execution marks a file for mandatory locking; only a member of the group keeps it.
+fn without_suid(mode: u32, in_group: impl FnOnce() -> bool) -> Option<u32> {
+    let mut drop = libc::S_ISUID;
+    if mode & libc::S_ISGID != 0 && (mode & libc::S_IXGRP != 0 || !in_group()) {
+        drop |= libc::S_ISGID;
+    }
     (mode & drop != 0).then_some(mode & !drop)
 }
 
@@ -106,7 +110,7 @@ impl Overlay {
     /// # Errors
     /// ESTALE for an object without a name that nobody has open.
     pub(super) fn spot(&self, node: &Arc<Node>) -> Result<Spot> {
-        let (link, upper, lower, open) = {
+        let (link, upper, lower, open, kept) = {
             let mut state = node.state();
             let link = state.links.first().cloned();
             let open = if link.is_none() {
@@ -114,7 +118,7 @@ impl Overlay {
             } else {
                 None
             };
-            (link, state.upper, state.lower.clone(), open)
+            (link, state.upper, state.lower.clone(), open, state.kept.clone())
         };
         let layer = if upper.is_some() {
             Layer::Upper
@@ -126,6 +130,13 @@ impl Overlay {
             (None, Some(Lower::Covered(stat))) => stat.ino,
             (None, None) => return Err(Errno::STALE),
         };
+        if let (None, Some(fd)) = (&link, kept) {
+            return Ok(Spot {
+                place: Place::Fd(fd),
+                layer,
+                ino,
+            });
+        }
         let place = match (node.id == ROOT, link, open) {
             (true, ..) => Place::Fd(self.dirs.get(node, layer)?),
             (false, Some(link), _) => Place::At(self.dirs.get(&link.parent, layer)?, link),
@@ -175,11 +186,8 @@ impl Overlay {
             match (&state.removed, &state.lower, state.upper) {
                 (Some(removed), ..) => {
                     let removed = **removed;
-                    if first_open(&mut state.open).is_none() {
-                        Some(removed)
-                    } else {
-                        None
-                    }
+                    let reachable = state.kept.is_some() || first_open(&mut state.open).is_some();
+                    (!reachable).then_some(removed)
                 }
                 (None, Some(Lower::Covered(stat)), None) => Some(**stat),
                 _ => None,
@@ -246,7 +254,7 @@ impl Overlay {
                 Some(_) => io::truncate(&fd, size)?,
                 None => io::truncate_path(&fd, size)?,
             }
-            self.drop_suid(&fd, pid)?;
+            self.drop_suid(&node, &fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
         // A request that changes nothing is how chown(2) without ids arrives; it drops setuid bits all the same.
@@ -265,10 +273,19 @@ impl Overlay {
         Ok(self.shown(&node, stat::stat_fd(&fd)?))
     }
 
-    /// Drops setuid and setgid after a change of the data, unless the caller may keep them (K103).
-    pub(super) fn drop_suid(&self, fd: impl AsFd, pid: u32) -> Result<()> {
-        match without_suid(stat::stat_fd(&fd)?.mode) {
-            Some(mode) if !Process::read(pid).keeps_suid() => at::chmod_fd(&fd, mode),
+    /// Drops setuid and setgid for a change of the data, unless the caller may keep them (K103).
+    pub(super) fn drop_suid(&self, node: &Node, fd: impl AsFd, pid: u32) -> Result<()> {
+        let stat = stat::stat_fd(&fd)?;
+        if stat.mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+            return Ok(());
+        }
+        let caller = Process::read(pid);
+        match without_suid(stat.mode, || caller.in_group(stat.gid)) {
+            Some(mode) if !caller.keeps_suid() => {
+                at::chmod_fd(&fd, mode)?;
+                self.attributes_changed(node);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -286,13 +303,12 @@ mod tests {
 
     #[test]
     fn k103_which_bits_a_write_drops() {
-        assert_eq!(without_suid(0o104777), Some(0o100777));
-        assert_eq!(without_suid(0o106755), Some(0o100755));
-        assert_eq!(
-            without_suid(0o102644),
-            None,
-            "setgid without group execution is a lock mark"
-        );
-        assert_eq!(without_suid(0o100755), None);
+        let member = |mode| without_suid(mode, || true);
+        let stranger = |mode| without_suid(mode, || false);
+        assert_eq!(member(0o104777), Some(0o100777));
+        assert_eq!(member(0o106755), Some(0o100755));
+        assert_eq!(member(0o102644), None);
+        assert_eq!(stranger(0o102644), Some(0o100644));
+        assert_eq!(stranger(0o100755), None);
     }
 }

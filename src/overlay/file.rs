@@ -34,7 +34,7 @@ impl Overlay {
         if truncate {
             let fd = self.open_upper(&node, libc::O_WRONLY)?;
             io::truncate(&fd, 0)?;
-            self.drop_suid(&fd, pid)?;
+            self.drop_suid(&node, &fd, pid)?;
         }
         let mut tries = 8;
         loop {
@@ -100,17 +100,16 @@ impl Overlay {
         })
     }
 
-    /// Writes; `drops_suid` is the kernel's word that the caller may not keep setuid bits (K103).
+    /// Writes; `stranger` is the caller's process id if the kernel says that it may not keep setuid bits (K103).
     ///
     /// # Errors
     /// As pwrite(2).
-    pub fn write(&self, open: &OpenFile, data: &[u8], position: u64, drops_suid: bool) -> Result<usize> {
+    pub fn write(&self, open: &OpenFile, data: &[u8], position: u64, stranger: Option<u32>) -> Result<usize> {
         let file = open.file();
-        let written = io::write_at(&*file, data, position)?;
-        if drops_suid && let Some(mode) = super::attr::without_suid(stat::stat_fd(&*file)?.mode) {
-            at::chmod_fd(&*file, mode)?;
+        if let Some(pid) = stranger {
+            self.drop_suid(&open.node, &*file, pid)?;
         }
-        Ok(written)
+        io::write_at(&*file, data, position)
     }
 
     /// Reserves, zeroes or punches a range; `pid` is the caller's (K103).
@@ -119,8 +118,9 @@ impl Overlay {
     /// As fallocate(2).
     pub fn allocate(&self, open: &OpenFile, mode: i32, range: (u64, u64), pid: u32) -> Result<()> {
         let file = open.file();
-        io::allocate(&*file, mode, range.0, range.1)?;
-        self.drop_suid(&*file, pid)
+        // Also when the call then fails, as the kernel does.
+        self.drop_suid(&open.node, &*file, pid)?;
+        io::allocate(&*file, mode, range.0, range.1)
     }
 
     /// Copies between two open files; positions come with the files, `pid` is the caller's (K103).
@@ -135,9 +135,8 @@ impl Overlay {
         pid: u32,
     ) -> Result<usize> {
         let target = to.0.file();
-        let copied = io::copy_range(&*from.0.file(), from.1, &*target, to.1, len)?;
-        self.drop_suid(&*target, pid)?;
-        Ok(copied)
+        self.drop_suid(&to.0.node, &*target, pid)?;
+        io::copy_range(&*from.0.file(), from.1, &*target, to.1, len)
     }
 
     /// Brings an open file to disk (K121); nothing to do on the lower or in a volatile mount (K122).

@@ -66,6 +66,8 @@ pub struct State {
     pub open: Vec<Weak<OpenFile>>,
     /// The attributes it had when its last name was removed.
     pub removed: Option<Box<Stat>>,
+    /// A directory that is being removed, for programs that still have it open.
+    pub kept: Option<Arc<OwnedFd>>,
 }
 
 /// One object of the view.
@@ -584,6 +586,7 @@ fn new_node(id: NodeId, birth: &Birth, number: u64) -> Node {
             impure: birth.impure,
             open: Vec::new(),
             removed: None,
+            kept: None,
         }),
     }
 }

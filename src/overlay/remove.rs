@@ -44,6 +44,7 @@ impl Overlay {
         if directory {
             let dir = self.node_for(&parent, name, node.as_ref())?;
             self.check_empty(&dir)?;
+            self.keep_directory(&dir);
             self.release(&dir, node.is_none());
         }
         let in_lower = self.in_lower(&parent, name)?;
@@ -68,6 +69,15 @@ impl Overlay {
         self.nodes
             .remove_name(parent.id, name, self.last_look(node.as_ref(), &found.stat));
         Ok(())
+    }
+
+    /// Keeps a directory of the upper reachable for those who have it open when it is removed.
+    pub(super) fn keep_directory(&self, dir: &Arc<Node>) {
+        if dir.upper().is_some()
+            && let Ok(fd) = self.dirs.get(dir, Layer::Upper)
+        {
+            dir.state().kept = Some(fd);
+        }
     }
 
     /// The attributes to remember, with the number that programs know.

@@ -127,6 +127,7 @@ impl Overlay {
             && let Some(target) = &to.node
         {
             self.check_empty(target)?;
+            self.keep_directory(target);
         }
         self.copy_up(source, None)?;
         if exchange && let Some(target) = &to.node {

@@ -1,5 +1,7 @@
 //! Extended attributes of the view (section 8 of the rules).
 
+use std::os::fd::OwnedFd;
+
 use super::Overlay;
 use super::node::{Lower, Node, NodeId};
 use crate::sys::caller::Caller as Process;
@@ -72,17 +74,23 @@ impl Overlay {
         let real = self.real_name(name)?;
         let fd = self.upper_object(&node)?;
         xattr::set(xattr::of(&fd), &real, value, flags)?;
-        if name == ACCESS_ACL {
-            // chmod rules: who is not in the file's group loses its setgid bit.
-            let stat = stat::stat_fd(&fd)?;
-            if stat.mode & libc::S_ISGID != 0 {
-                let caller = Process::read(pid);
-                if !caller.in_group(stat.gid) && !caller.keeps_suid() {
-                    at::chmod_fd(&fd, stat.mode & !libc::S_ISGID)?;
-                }
-            }
-            self.attributes_changed(&node);
+        self.acl_changed(&node, &fd, name, pid)
+    }
+
+    /// A changed access ACL changes the mode; and by chmod's rule, who is not in the file's group loses its
+    /// setgid bit.
+    fn acl_changed(&self, node: &Node, fd: &OwnedFd, name: &[u8], pid: u32) -> Result<()> {
+        if name != ACCESS_ACL {
+            return Ok(());
         }
+        let stat = stat::stat_fd(fd)?;
+        if stat.mode & libc::S_ISGID != 0 {
+            let caller = Process::read(pid);
+            if !caller.in_group(stat.gid) && !caller.keeps_suid() {
+                at::chmod_fd(fd, stat.mode & !libc::S_ISGID)?;
+            }
+        }
+        self.attributes_changed(node);
         Ok(())
     }
 
@@ -90,7 +98,7 @@ impl Overlay {
     ///
     /// # Errors
     /// ENODATA, before anything is copied up (K61); EROFS; else as copy-up and removexattr(2).
-    pub fn removexattr(&self, id: NodeId, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, id: NodeId, name: &[u8], pid: u32) -> Result<()> {
         let node = self.node(id)?;
         self.work()?;
         let real = self.real_name(name)?;
@@ -104,7 +112,8 @@ impl Overlay {
             })?;
         }
         let fd = self.upper_object(&node)?;
-        xattr::remove(xattr::of(&fd), &real)
+        xattr::remove(xattr::of(&fd), &real)?;
+        self.acl_changed(&node, &fd, name, pid)
     }
 }
 

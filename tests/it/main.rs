@@ -16,6 +16,8 @@
 
 mod cli;
 mod common;
+#[cfg(feature = "fault-injection")]
+mod crash;
 mod differential;
 mod rules;
 mod smoke;

@@ -167,6 +167,17 @@ impl Layers {
         data
     }
 
+    /// What is in `work/work` beside whiteouts (the shared inode of K33) and the volatile mark.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let is_whiteout = |path: &PathBuf| {
+            sys::lstat(path).is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == 0)
+        };
+        let within = self.work.join("work");
+        let mut list = sys::walk(&within);
+        list.retain(|path| !is_whiteout(path) && !path.starts_with(within.join("incompat")));
+        list
+    }
+
     /// Mounts, or fails the test.
     pub fn mount(&self, fs: Fs, words: &[&str]) -> Mounted {
         match self.try_mount(fs, words) {
@@ -371,6 +382,7 @@ impl Mounted {
 
     fn end(&mut self) -> Result<(), String> {
         self.live = false;
+        let servers = servers_of(&self.merged);
         // A program being started by a parallel test may hold our descriptors for the moment between fork and exec.
         let until = Instant::now() + Duration::from_secs(3);
         loop {
@@ -380,22 +392,31 @@ impl Mounted {
                 Err(e) => return Err(format!("{e:?}")),
             }
         }
-        self.wait_for_server()
+        wait_for(&servers)
     }
+}
 
-    fn wait_for_server(&self) -> Result<(), String> {
-        let until = Instant::now() + Duration::from_secs(10);
-        loop {
-            let servers = servers_of(&self.merged);
-            if servers.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > until {
-                return Err(format!("the server {servers:?} is still there after 10 s"));
-            }
-            std::thread::sleep(Duration::from_millis(2));
+/// Waits until the processes are gone: no thread is left but perhaps a leader that nobody has waited for. (On its
+/// way out a process loses its command line before it closes its files, so it is asked by number.)
+fn wait_for(servers: &[i32]) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_secs(10);
+    let gone = |pid: &i32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        tasks == 0
+            || tasks == 1
+                && stat
+                    .rsplit(") ")
+                    .next()
+                    .is_some_and(|rest| rest.starts_with(['Z', 'X']))
+    };
+    while !servers.iter().all(gone) {
+        if Instant::now() > until {
+            return Err(format!("the server {servers:?} is still there after 10 s"));
         }
+        std::thread::sleep(Duration::from_millis(2));
     }
+    Ok(())
 }
 
 impl Drop for Mounted {

@@ -5,5 +5,8 @@ mod copy_up;
 mod entries;
 mod lookup;
 mod mounting;
+mod permissions;
 mod readdir;
+mod rename;
 mod whiteouts;
+mod xattr;

@@ -333,7 +333,11 @@ fn k6_a_dead_server_frees_its_layers() {
     while !layers::servers_of(&layers.merged).is_empty() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert_eq!(sys::text(layers.merged.join("f")), Err(sys::ENOTCONN));
+    let answer = sys::text(layers.merged.join("f"));
+    assert!(
+        matches!(answer, Err(sys::ENOTCONN | sys::ECONNABORTED)),
+        "{answer:?}"
+    );
     drop(mounted);
     let _again = layers.mount(Fs::Plyfs, &[]);
     assert_eq!(sys::text(layers.merged.join("f")), Ok("lower".into()));
@@ -359,8 +363,8 @@ fn k7_leftovers_in_work_are_cleaned_and_neighbours_are_not() {
         );
         let mounted = layers.mount(fs, &[]);
         assert_eq!(
-            sys::sorted_names(layers.work.join("work")),
-            Ok(vec![]),
+            layers.leftovers(),
+            [""; 0].map(std::path::PathBuf::from),
             "{}",
             fs.name()
         );
@@ -390,7 +394,7 @@ fn k7_deep_leftovers() {
             Fs::Plyfs => {
                 known::difference("deep-leftovers");
                 assert_eq!(touched, Ok(()));
-                assert_eq!(sys::sorted_names(layers.work.join("work")), Ok(vec![]));
+                assert_eq!(layers.leftovers(), [""; 0].map(std::path::PathBuf::from));
             }
         }
     }
@@ -413,8 +417,8 @@ fn k7_leftovers_that_are_links_lead_nowhere() {
         let _mounted = layers.mount(fs, &[]);
         assert_eq!(sys::text(precious.join("x")), Ok("kept".into()));
         assert_eq!(
-            sys::sorted_names(layers.work.join("work")),
-            Ok(vec![]),
+            layers.leftovers(),
+            [""; 0].map(std::path::PathBuf::from),
             "{}",
             fs.name()
         );
