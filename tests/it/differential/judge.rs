@@ -183,6 +183,10 @@ impl Judge {
                         self.counts.add(known::NO_TMPFILE);
                         return Some(Verdict::End);
                     }
+                    Call::Chmod { .. } | Call::Fchmod { .. } if one == 0 && other == libc::ETXTBSY => {
+                        self.counts.add(known::SETUID_WHILE_OPEN);
+                        return Some(Verdict::End);
+                    }
                     Call::MmapRead { .. } if one == libc::EFAULT && other == 0 => {
                         self.counts.add(known::OLD_MAPPING);
                         return Some(Verdict::Same);
