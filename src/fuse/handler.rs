@@ -207,9 +207,9 @@ impl Shared {
     }
 
     /// Gives an open file its handle, and chooses who does its I/O.
-    fn add_file(&self, open: Arc<OpenFile>) -> (u64, FopenFlags, u32) {
+    fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> (u64, FopenFlags, u32) {
         let handle = self.handle();
-        let (mode, backing) = match self.modes.enter(&open) {
+        let (mode, backing) = match self.modes.enter(&open, uid) {
             Answered::Passthrough(backing) => (FopenFlags::FOPEN_PASSTHROUGH, backing),
             // All writes come through the view, so what the kernel has cached stays true between opens.
             Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
@@ -226,10 +226,10 @@ impl Shared {
         }
     }
 
-    fn reply_open(&self, unique: u64, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
+    fn reply_open(&self, unique: u64, uid: u32, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
         match result {
             Ok(open) => {
-                let (handle, flags, backing) = self.add_file(open);
+                let (handle, flags, backing) = self.add_file(open, uid);
                 let mut answer = Answer::new(unique);
                 answer.open(handle, flags.bits(), backing);
                 if let Err(errno) = answer.send(&self.device) {
@@ -396,6 +396,11 @@ impl Filesystem for Handler {
             mtime: set_time(mtime),
         };
         let pid = req.pid();
+        let gives_suid = mode.is_some_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0);
+        if gives_suid && self.shared.modes.would_keep_suid(ino.0) {
+            log::info!("no setuid bits for a file that root and somebody else have open for writing");
+            return reply.error(fuser::Errno::ETXTBSY);
+        }
         self.run(self.shared.is_large(ino.0), move |shared| {
             let open = fh.and_then(|fh| shared.file(fh).ok());
             shared.reply_attr(
@@ -489,10 +494,10 @@ impl Filesystem for Handler {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && flags.0 & libc::O_TRUNC == 0;
-        let (unique, pid) = (req.unique().0, req.pid());
+        let (unique, uid, pid) = (req.unique().0, req.uid(), req.pid());
         self.run(writes && self.shared.is_large(ino.0), move |shared| {
             let opened = shared.overlay.open_file(ino.0, flags.0, pid);
-            shared.reply_open(unique, reply, opened);
+            shared.reply_open(unique, uid, reply, opened);
         });
     }
 
@@ -526,7 +531,7 @@ impl Filesystem for Handler {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -537,10 +542,12 @@ impl Filesystem for Handler {
         reply: ReplyWrite,
     ) {
         let shared = self.begin();
-        let drops_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let stranger = write_flags
+            .contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+            .then(|| req.pid());
         let written = shared
             .file(fh)
-            .and_then(|open| shared.overlay.write(&open, data, offset, drops_suid));
+            .and_then(|open| shared.overlay.write(&open, data, offset, stranger));
         match written {
             Ok(n) => reply.written(n as u32),
             Err(error) => reply.error(errno(error)),
@@ -733,7 +740,7 @@ impl Filesystem for Handler {
             .create(parent.0, name.as_bytes(), mode, flags, caller(req, umask))
         {
             Ok((node, stat, open)) => {
-                let (handle, flags, backing) = shared.add_file(open);
+                let (handle, flags, backing) = shared.add_file(open, req.uid());
                 let mut answer = Answer::new(req.unique().0);
                 answer.entry(&shared.entry_out(node.id, &stat));
                 answer.open(handle, flags.bits(), backing);

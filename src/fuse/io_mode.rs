@@ -7,7 +7,7 @@
 //! open in cached mode stays so until its last close, also when it was copied up in between.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,10 +31,24 @@ impl Drop for Backing {
     }
 }
 
+/// A node whose file the kernel reads and writes.
+///
+/// The kernel writes with the privileges under which the file was registered, whoever writes. If root opened
+/// it first, CAP_FSETID is among them and setuid bits stay, as they do when root writes (K103); else they
+/// fall, also when root writes later.
+#[derive(Debug)]
+struct Passed {
+    opens: u32,
+    backing: Backing,
+    keeps_suid: bool,
+    /// Somebody else than root may write too.
+    strangers: bool,
+}
+
 #[derive(Debug)]
 enum Mode {
     Cached(u32),
-    Passthrough(u32, Backing),
+    Passthrough(Passed),
 }
 
 /// How an open is answered.
@@ -73,7 +87,7 @@ impl Modes {
     }
 
     /// Chooses the mode of one more open.
-    pub fn enter(&self, open: &OpenFile) -> Answered {
+    pub fn enter(&self, open: &OpenFile, uid: u32) -> Answered {
         let node = &open.node;
         let mut nodes = self.nodes.lock();
         let keep = |node: &Node| !node.cache_bypassed.swap(false, Ordering::Relaxed);
@@ -82,22 +96,31 @@ impl Modes {
                 *count = count.saturating_add(1);
                 return Answered::Cached { keep: keep(node) };
             }
-            Some(Mode::Passthrough(count, backing)) => {
-                *count = count.saturating_add(1);
+            Some(Mode::Passthrough(passed)) => {
+                passed.opens = passed.opens.saturating_add(1);
+                passed.strangers |= open.writes && uid != 0;
                 if open.writes {
                     node.cache_bypassed.store(true, Ordering::Relaxed);
                 }
-                return Answered::Passthrough(backing.id);
+                return Answered::Passthrough(passed.backing.id);
             }
             None => {}
         }
-        match self.register(open) {
+        let keeps_suid = uid == 0;
+        match self.register(open, keeps_suid) {
             Some(backing) => {
                 let id = backing.id;
                 if open.writes {
                     node.cache_bypassed.store(true, Ordering::Relaxed);
                 }
-                nodes.insert(node.id, Mode::Passthrough(1, backing));
+                let strangers = open.writes && uid != 0;
+                let passed = Passed {
+                    opens: 1,
+                    backing,
+                    keeps_suid,
+                    strangers,
+                };
+                nodes.insert(node.id, Mode::Passthrough(passed));
                 Answered::Passthrough(id)
             }
             None => {
@@ -107,13 +130,13 @@ impl Modes {
         }
     }
 
-    fn register(&self, open: &OpenFile) -> Option<Backing> {
-        // The kernel writes a backing file with this server's privileges, and would leave setuid bits (K103).
-        let keeps_suid = open.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
-        if !self.allowed.load(Ordering::Relaxed) || open.on_lower() || keeps_suid {
+    fn register(&self, open: &OpenFile, keeps_suid: bool) -> Option<Backing> {
+        let has_suid = open.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        if !self.allowed.load(Ordering::Relaxed) || open.on_lower() || has_suid {
             return None;
         }
-        let registered: Result<u32> = fusectl::backing_open(self.device.as_fd(), open.file().as_raw_fd());
+        let registered: Result<u32> =
+            fusectl::backing_open(self.device.as_fd(), open.file().as_fd(), keeps_suid);
         match registered {
             Ok(id) => Some(Backing {
                 device: Arc::clone(&self.device),
@@ -129,11 +152,19 @@ impl Modes {
         }
     }
 
+    /// True if setuid bits given to the node now would survive a write by somebody who must not keep them.
+    pub fn would_keep_suid(&self, node: NodeId) -> bool {
+        match self.nodes.lock().get(&node) {
+            Some(Mode::Passthrough(passed)) => passed.keeps_suid && passed.strangers,
+            _ => false,
+        }
+    }
+
     /// One open of the node was closed.
     pub fn leave(&self, node: NodeId) {
         let mut nodes = self.nodes.lock();
         let last = match nodes.get_mut(&node) {
-            Some(Mode::Cached(count) | Mode::Passthrough(count, _)) => {
+            Some(Mode::Cached(count) | Mode::Passthrough(Passed { opens: count, .. })) => {
                 *count = count.saturating_sub(1);
                 *count == 0
             }

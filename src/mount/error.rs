@@ -287,6 +287,9 @@ fn setup_remedy(source: &SetupError, work: Option<&Path>) -> String {
                 path.display()
             )
         }
+        SetupError::Indexed => {
+            ": mount it with the kernel's overlay and index=on, or use another upper".to_owned()
+        }
         SetupError::Unsuitable(_) => {
             ": use an upper and work directory on ext4, xfs, btrfs or tmpfs".to_owned()
         }

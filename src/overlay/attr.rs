@@ -94,9 +94,13 @@ pub struct Changes {
 }
 
 /// The mode without the bits that a write by an ordinary user drops (K103); `None` if nothing changes.
-pub(super) fn without_suid(mode: u32) -> Option<u32> {
-    let group_runs = mode & libc::S_IXGRP != 0;
-    let drop = libc::S_ISUID | if group_runs { libc::S_ISGID } else { 0 };
+///
+/// Setgid without group execution marks a file for mandatory locking; only a member of the group keeps it.
+fn without_suid(mode: u32, in_group: impl FnOnce() -> bool) -> Option<u32> {
+    let mut drop = libc::S_ISUID;
+    if mode & libc::S_ISGID != 0 && (mode & libc::S_IXGRP != 0 || !in_group()) {
+        drop |= libc::S_ISGID;
+    }
     (mode & drop != 0).then_some(mode & !drop)
 }
 
@@ -271,8 +275,13 @@ impl Overlay {
 
     /// Drops setuid and setgid for a change of the data, unless the caller may keep them (K103).
     pub(super) fn drop_suid(&self, node: &Node, fd: impl AsFd, pid: u32) -> Result<()> {
-        match without_suid(stat::stat_fd(&fd)?.mode) {
-            Some(mode) if !Process::read(pid).keeps_suid() => {
+        let stat = stat::stat_fd(&fd)?;
+        if stat.mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+            return Ok(());
+        }
+        let caller = Process::read(pid);
+        match without_suid(stat.mode, || caller.in_group(stat.gid)) {
+            Some(mode) if !caller.keeps_suid() => {
                 at::chmod_fd(&fd, mode)?;
                 self.attributes_changed(node);
                 Ok(())
@@ -294,13 +303,12 @@ mod tests {
 
     #[test]
     fn k103_which_bits_a_write_drops() {
-        assert_eq!(without_suid(0o104777), Some(0o100777));
-        assert_eq!(without_suid(0o106755), Some(0o100755));
-        assert_eq!(
-            without_suid(0o102644),
-            None,
-            "setgid without group execution is a lock mark"
-        );
-        assert_eq!(without_suid(0o100755), None);
+        let member = |mode| without_suid(mode, || true);
+        let stranger = |mode| without_suid(mode, || false);
+        assert_eq!(member(0o104777), Some(0o100777));
+        assert_eq!(member(0o106755), Some(0o100755));
+        assert_eq!(member(0o102644), None);
+        assert_eq!(stranger(0o102644), Some(0o100644));
+        assert_eq!(stranger(0o100755), None);
     }
 }

@@ -63,6 +63,11 @@ pub enum SetupError {
     /// `work/incompat` holds something (K8).
     #[error("the work directory holds work/incompat/{0}: an earlier mount left it")]
     Incompat(String),
+    /// `index` in the work directory holds entries (section 12 of the rules).
+    #[error(
+        "the upper was used with index=on: hard links that only the index in the work directory holds would be cut"
+    )]
+    Indexed,
 }
 
 /// How many directory descriptors may be kept open: half of what the process may have, within reason.

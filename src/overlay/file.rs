@@ -100,17 +100,16 @@ impl Overlay {
         })
     }
 
-    /// Writes; `drops_suid` is the kernel's word that the caller may not keep setuid bits (K103).
+    /// Writes; `stranger` is the caller's process id if the kernel says that it may not keep setuid bits (K103).
     ///
     /// # Errors
     /// As pwrite(2).
-    pub fn write(&self, open: &OpenFile, data: &[u8], position: u64, drops_suid: bool) -> Result<usize> {
+    pub fn write(&self, open: &OpenFile, data: &[u8], position: u64, stranger: Option<u32>) -> Result<usize> {
         let file = open.file();
-        let written = io::write_at(&*file, data, position)?;
-        if drops_suid && let Some(mode) = super::attr::without_suid(stat::stat_fd(&*file)?.mode) {
-            at::chmod_fd(&*file, mode)?;
+        if let Some(pid) = stranger {
+            self.drop_suid(&open.node, &*file, pid)?;
         }
-        Ok(written)
+        io::write_at(&*file, data, position)
     }
 
     /// Reserves, zeroes or punches a range; `pid` is the caller's (K103).

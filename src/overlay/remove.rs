@@ -71,11 +71,14 @@ impl Overlay {
         Ok(())
     }
 
-    /// Keeps a directory of the upper reachable for those who have it open when it is removed.
+    /// Keeps a directory reachable when it is removed, for those who have it open or work in it.
     pub(super) fn keep_directory(&self, dir: &Arc<Node>) {
-        if dir.upper().is_some()
-            && let Ok(fd) = self.dirs.get(dir, Layer::Upper)
-        {
+        let layer = if dir.upper().is_some() {
+            Layer::Upper
+        } else {
+            Layer::Lower
+        };
+        if let Ok(fd) = self.dirs.get(dir, layer) {
             dir.state().kept = Some(fd);
         }
     }

@@ -99,6 +99,12 @@ impl Work {
         if let Some(name) = first_name(&dir, b"incompat").map_err(step("look into work/incompat"))? {
             return Err(SetupError::Incompat(String::from_utf8_lossy(&name).into_owned()));
         }
+        if first_name(&work, b"index")
+            .map_err(step("look into the index"))?
+            .is_some()
+        {
+            return Err(SetupError::Indexed);
+        }
         empty(&dir).map_err(step("clean work/work"))?;
         if volatile {
             mark_volatile(&dir).map_err(step("mark work/incompat/volatile"))?;
@@ -439,6 +445,37 @@ mod tests {
             Err(SetupError::Incompat(name)) => assert_eq!(name, "volatile"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn an_upper_with_an_index_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("index")).unwrap();
+        drop(Work::take_over(&fd, false).unwrap());
+        std::fs::write(dir.path().join("index/00fb1d0001"), "").unwrap();
+        assert!(matches!(Work::take_over(&fd, false), Err(SetupError::Indexed)));
+    }
+
+    #[test]
+    fn claimed_numbers_are_remembered_and_a_torn_record_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        let work = Work::take_over(&fd, false).unwrap();
+        assert!(work.read_claims().unwrap().is_empty());
+        work.record_claim(7).unwrap();
+        work.record_claim(1 << 40).unwrap();
+        drop(work);
+        let file = dir.path().join("plyfs-claims");
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes.extend([1, 2, 3]);
+        std::fs::write(&file, bytes).unwrap();
+        let work = Work::take_over(&fd, false).unwrap();
+        assert_eq!(work.read_claims().unwrap(), [7, 1 << 40]);
+        work.record_claim(9).unwrap();
+        drop(work);
+        let work = Work::take_over(&fd, false).unwrap();
+        assert_eq!(work.read_claims().unwrap(), [7, 1 << 40, 9]);
     }
 
     #[test]

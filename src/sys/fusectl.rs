@@ -1,6 +1,6 @@
 //! The two ioctls of the FUSE device that register files for passthrough.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::thread::CapabilitySet;
 
@@ -30,12 +30,16 @@ fn check(ret: libc::c_int) -> Result<u32> {
 
 /// Registers an open file; answers its number for replies to OPEN and CREATE.
 ///
+/// The kernel will write the file with the privileges held now. Without `keeps_suid` CAP_FSETID is not among
+/// them, so that the file's own file system drops setuid bits on a write (K103); nobody else would.
+///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN in the first user namespace; ELOOP when the file lies on a stacked file
 /// system; ENOTTY on kernels without passthrough.
-pub fn backing_open(device: BorrowedFd<'_>, file: RawFd) -> Result<u32> {
-    // The kernel will write the file with the privileges held now. Without CAP_FSETID the file's own file
-    // system drops setuid bits on a write (K103), which nobody else would do.
+pub fn backing_open(device: BorrowedFd<'_>, file: BorrowedFd<'_>, keeps_suid: bool) -> Result<u32> {
+    if keeps_suid {
+        return register(device, file);
+    }
     let all = rustix::thread::capabilities(None)?;
     let mut fewer = all;
     fewer.effective.remove(CapabilitySet::FSETID);
@@ -45,13 +49,13 @@ pub fn backing_open(device: BorrowedFd<'_>, file: RawFd) -> Result<u32> {
     id
 }
 
-fn register(device: BorrowedFd<'_>, file: RawFd) -> Result<u32> {
+fn register(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<u32> {
     let map = BackingMap {
-        fd: file,
+        fd: file.as_raw_fd(),
         flags: 0,
         padding: 0,
     };
-    // SAFETY: the ioctl reads the struct; `file` is checked by the kernel.
+    // SAFETY: the ioctl reads the struct; the descriptor in it is open for the time of the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), BACKING_OPEN as _, &map as *const BackingMap) })
 }
 

@@ -704,7 +704,10 @@ fn a_full_upper() {
         );
 
         // truncate(2) to a size that fits is not here: the kernel copies all of the file first, we only what stays.
-        note("open of it with O_TRUNC", sys::open(m.join("d/big"), libc::O_WRONLY | libc::O_TRUNC).map(drop));
+        note(
+            "open of it with O_TRUNC",
+            sys::open(m.join("d/big"), libc::O_WRONLY | libc::O_TRUNC).map(drop),
+        );
         note("unlink of another", sys::unlink(m.join("gone")));
         // Fill it, but for what an inode takes.
         let filler = sys::create(m.join("filler"), 0o600).unwrap();

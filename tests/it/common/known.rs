@@ -128,10 +128,18 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "FUSE in the kernel refuses these modes before they reach a server.",
     },
     Difference {
+        id: "setuid-while-open",
+        rule: "K103",
+        kernel: "Setuid bits may be given to a file at any time; the next write by an ordinary user drops them.",
+        plyfs: "ETXTBSY while root and another user have the file open for writing (as root, with passthrough). \
+                Given to a file that another user opened first, they fall with root's next write too.",
+        why: "The kernel writes for all of them with one set of privileges; the bits must not survive the other's write.",
+    },
+    Difference {
         id: "index-directory",
         rule: "section 12",
         kernel: "Entries in `work/index` are ignored with index=off.",
-        plyfs: "Ignored with a warning, or the mount is refused.",
+        plyfs: "The mount is refused.",
         why: "Links that only the index holds together would be cut unseen.",
     },
 ];

@@ -94,6 +94,12 @@ impl Hands {
 
     fn on_slot(&mut self, call: &Call) -> Option<Answer<Value>> {
         use Call::*;
+        // Offsets of directories are cookies: only names.rs may move among them.
+        if let Seek { slot, .. } | SeekSparse { slot, .. } = *call
+            && sys::fstat(self.fd(slot)).is_ok_and(|st| st.is_dir())
+        {
+            return Some(Err(libc::EISDIR));
+        }
         // SAFETY, for each call: descriptors may be bad, buffers are as long as told, strings end in zero.
         let returned = |r: i32| check(r).map(|_| Value::Done);
         Some(match *call {

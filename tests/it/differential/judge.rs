@@ -102,7 +102,11 @@ impl Judge {
         if let Some(verdict) = self.result(worker, call, a, b) {
             return verdict;
         }
-        let look = if self.failed_rename(call, a, b) { Look::Yes } else { look };
+        let look = if self.failed_rename(call, a, b) {
+            Look::Yes
+        } else {
+            look
+        };
         for (one, other) in a.seen.iter().zip(&b.seen) {
             if let Err((field, text)) = self.seen(look, one, other) {
                 return Verdict::Differs(Difference::new(format!("{} {field}", call.name()), text));
@@ -179,6 +183,10 @@ impl Judge {
                         self.counts.add(known::NO_TMPFILE);
                         return Some(Verdict::End);
                     }
+                    Call::Chmod { .. } | Call::Fchmod { .. } if one == 0 && other == libc::ETXTBSY => {
+                        self.counts.add(known::SETUID_WHILE_OPEN);
+                        return Some(Verdict::End);
+                    }
                     Call::MmapRead { .. } if one == libc::EFAULT && other == 0 => {
                         self.counts.add(known::OLD_MAPPING);
                         return Some(Verdict::Same);
@@ -192,6 +200,13 @@ impl Judge {
                         return Some(Verdict::End);
                     }
                     _ => {}
+                }
+                // Nor can a deleted lower directory, be it open or somebody's working directory.
+                let nameless =
+                    !call.slots().is_empty() || call.paths().iter().all(|p| p.name().starts_with(b"."));
+                if one == libc::ENOTDIR && other == libc::ESTALE && nameless {
+                    self.counts.add(known::STALE_METADATA);
+                    return Some(Verdict::Same);
                 }
                 // A deleted lower file cannot be copied up by name.
                 if let [slot] = call.slots()[..]
@@ -333,7 +348,10 @@ impl Judge {
                 wrong.push((name, format!("{what}: {name} {one} against {other}")));
             }
         };
-        field("mode", format!("{:o}", a.mode), format!("{:o}", b.mode));
+        let locking = a.is_locking() != b.is_locking() && (a.mode ^ b.mode) == libc::S_ISGID;
+        if !locking {
+            field("mode", format!("{:o}", a.mode), format!("{:o}", b.mode));
+        }
         field("uid", a.uid.to_string(), b.uid.to_string());
         field("gid", a.gid.to_string(), b.gid.to_string());
         field("rdev", format!("{:x}", a.rdev), format!("{:x}", b.rdev));
@@ -342,6 +360,9 @@ impl Judge {
             field("size", a.size.to_string(), b.size.to_string());
         }
         field("mtime", self.time(a.mtime), self.time(b.mtime));
+        if locking {
+            self.counts.add(known::LOCKING_BIT);
+        }
         // Only what is no name, but a descriptor or a working directory, can be gone and still be asked.
         let gone = of_slot || what.contains('.');
         let group = self.groups[0].contains(&a.ino) || self.groups[1].contains(&b.ino);
@@ -467,7 +488,10 @@ impl Judge {
                 (Some(one), Some(other)) => {
                     let name = one.path.name();
                     let (one, other) = (self.normal(one), self.normal(other));
-                    if self.marked.contains(name) && one != other && without_opaque(&one) == without_opaque(&other) {
+                    if self.marked.contains(name)
+                        && one != other
+                        && without_opaque(&one) == without_opaque(&other)
+                    {
                         self.counts.add(known::FAILED_RENAME);
                         continue;
                     }
@@ -513,7 +537,14 @@ impl Judge {
         vec![
             path,
             "type other".into(),
-            format!("mode {:o}", st.mode),
+            format!(
+                "mode {:o}",
+                if st.is_locking() {
+                    st.mode & !libc::S_ISGID
+                } else {
+                    st.mode
+                }
+            ),
             format!("owner {}:{}", st.uid, st.gid),
             format!("nlink {}", st.nlink),
             format!("size {}", if st.is_dir() { 0 } else { st.size }),
@@ -533,7 +564,12 @@ fn without_opaque(lines: &[String]) -> Vec<String> {
     let mark = "trusted.overlay.opaque=Ok('y')";
     lines
         .iter()
-        .map(|line| line.replace(&format!("{mark} "), "").replace(mark, "").trim().to_owned())
+        .map(|line| {
+            line.replace(&format!("{mark} "), "")
+                .replace(mark, "")
+                .trim()
+                .to_owned()
+        })
         .collect()
 }
 

@@ -18,6 +18,8 @@ pub const STRAY_WHITEOUTS: &str = "K86";
 pub const NO_TMPFILE: &str = "K88";
 pub const NO_FLAGS: &str = "K68";
 pub const OLD_MAPPING: &str = "K111";
+pub const LOCKING_BIT: &str = "K103";
+pub const SETUID_WHILE_OPEN: &str = "K103p";
 pub const FAILED_RENAME: &str = "K93";
 pub const MOVING_DIRECTORY: &str = "K52";
 
@@ -57,6 +59,14 @@ pub const TABLE: &[Known] = &[
     Known {
         id: OLD_MAPPING,
         reason: "a mapping made before copy-up keeps the old data in the kernel",
+    },
+    Known {
+        id: LOCKING_BIT,
+        reason: "setgid without group-execute: the kernel drops it when a stranger to the group writes, FUSE keeps it",
+    },
+    Known {
+        id: SETUID_WHILE_OPEN,
+        reason: "setuid bits for a file that root and another user have open for writing: ETXTBSY. The program ends there",
     },
     Known {
         id: FAILED_RENAME,

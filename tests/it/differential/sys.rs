@@ -1,5 +1,6 @@
 //! The system calls the engine needs, each with its errno as a plain number.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -42,6 +43,11 @@ pub struct Stat {
 impl Stat {
     pub fn kind(&self) -> u32 {
         self.mode & libc::S_IFMT
+    }
+
+    /// A file with setgid and without group-execute: once the mark of mandatory locking.
+    pub fn is_locking(&self) -> bool {
+        self.kind() == libc::S_IFREG && self.mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
     }
 
     pub fn is_dir(&self) -> bool {
@@ -122,40 +128,45 @@ pub fn set_xattr(of: Of, name: &CStr, value: &[u8], flags: i32) -> Answer<()> {
     .map(drop)
 }
 
+thread_local! {
+    /// Room for the greatest attribute or list of them; a fresh one for each call would cost more than the call.
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; 65536]);
+}
+
 pub fn get_xattr(of: Of, name: &CStr) -> Answer<Vec<u8>> {
-    let mut buffer = vec![0u8; 65536];
-    let (data, len) = (buffer.as_mut_ptr().cast(), buffer.len());
-    // SAFETY: the buffer is as long as told.
-    let got = check(unsafe {
-        match of {
-            Of::Path(path) => libc::getxattr(path.as_ptr(), name.as_ptr(), data, len),
-            Of::Link(path) => libc::lgetxattr(path.as_ptr(), name.as_ptr(), data, len),
-            Of::Fd(fd) => libc::fgetxattr(fd, name.as_ptr(), data, len),
-        }
-    })?;
-    buffer.truncate(got as usize);
-    Ok(buffer)
+    ROOM.with_borrow_mut(|room| {
+        let (data, len) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: the buffer is as long as told.
+        let got = check(unsafe {
+            match of {
+                Of::Path(path) => libc::getxattr(path.as_ptr(), name.as_ptr(), data, len),
+                Of::Link(path) => libc::lgetxattr(path.as_ptr(), name.as_ptr(), data, len),
+                Of::Fd(fd) => libc::fgetxattr(fd, name.as_ptr(), data, len),
+            }
+        })?;
+        Ok(room[..got as usize].to_vec())
+    })
 }
 
 pub fn list_xattr(of: Of) -> Answer<Vec<Vec<u8>>> {
-    let mut buffer = vec![0u8; 65536];
-    let (data, len) = (buffer.as_mut_ptr().cast(), buffer.len());
-    // SAFETY: the buffer is as long as told.
-    let got = check(unsafe {
-        match of {
-            Of::Path(path) => libc::listxattr(path.as_ptr(), data, len),
-            Of::Link(path) => libc::llistxattr(path.as_ptr(), data, len),
-            Of::Fd(fd) => libc::flistxattr(fd, data, len),
-        }
-    })?;
-    buffer.truncate(got as usize);
-    let mut names: Vec<Vec<u8>> = buffer
-        .split(|&b| b == 0)
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect();
-    names.sort();
-    Ok(names)
+    ROOM.with_borrow_mut(|room| {
+        let (data, len) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: the buffer is as long as told.
+        let got = check(unsafe {
+            match of {
+                Of::Path(path) => libc::listxattr(path.as_ptr(), data, len),
+                Of::Link(path) => libc::llistxattr(path.as_ptr(), data, len),
+                Of::Fd(fd) => libc::flistxattr(fd, data, len),
+            }
+        })?;
+        let names = room[..got as usize].split(|&b| b == 0);
+        let mut names: Vec<Vec<u8>> = names
+            .filter(|name| !name.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect();
+        names.sort();
+        Ok(names)
+    })
 }
 
 pub fn remove_xattr(of: Of, name: &CStr) -> Answer<()> {
