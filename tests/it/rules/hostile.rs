@@ -110,9 +110,12 @@ fn a_directory_swapped_for_a_symlink_while_mounted() {
         // Swaps lower and upper directories for symlinks and back, as fast as it can.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                for (root, name) in
-                    [(&layers.lower, "d"), (&layers.lower, "d/e"), (&layers.upper, "d"), (&layers.upper, "d/e")]
-                {
+                for (root, name) in [
+                    (&layers.lower, "d"),
+                    (&layers.lower, "d/e"),
+                    (&layers.upper, "d"),
+                    (&layers.upper, "d/e"),
+                ] {
                     let (here, aside) = (root.join(name), root.join("aside"));
                     if sys::rename(&here, &aside).is_ok() {
                         let _ = sys::make_symlink(&outside, &here);
