@@ -211,7 +211,11 @@ impl Generator {
             18 | 19 => {
                 // FUSE refuses the last three itself, where the overlay drops setuid first: root may keep it.
                 let modes = &[0, 0, 1, 1, 3, 3, 2, 0x10, 0x11, 8, 0x20, 0x40];
-                let modes = if PEOPLE[self.who].uid == 0 { &modes[..] } else { &modes[..9] };
+                let modes = if PEOPLE[self.who].uid == 0 {
+                    &modes[..]
+                } else {
+                    &modes[..9]
+                };
                 let (mode, len) = (*self.rng.pick(modes), *self.rng.pick(&[0, 1, 100, 4096, 70_000]));
                 Call::Fallocate { slot, mode, at, len }
             }
