@@ -121,6 +121,13 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "The mark is a trace of the kernel's order of steps; on a pure directory it has no effect.",
     },
     Difference {
+        id: "fallocate-modes",
+        rule: "K115",
+        kernel: "fallocate with COLLAPSE_RANGE or INSERT_RANGE acts on the real file.",
+        plyfs: "EOPNOTSUPP.",
+        why: "FUSE in the kernel refuses these modes before they reach a server.",
+    },
+    Difference {
         id: "setuid-while-open",
         rule: "K103",
         kernel: "Setuid bits may be given to a file at any time; the next write by an ordinary user drops them.",

@@ -22,7 +22,7 @@ pub use layers::{Fs, Layers};
 pub use plant::{Node, chr, dir, fifo, file, hard, sock, sparse, symlink, whiteout};
 pub use scenario::{Env, Scenario, scenario};
 pub use sys::{Errno, Fd, R};
-pub use tree::snapshot;
+pub use tree::{Tree, snapshot};
 pub use who::{User, as_user, with_umask};
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -79,3 +79,13 @@ pub fn in_thread<T: Send>(step: impl FnOnce() -> T + Send) -> T {
         }
     })
 }
+
+/// Makes `root` the root directory of this thread, which must be one of [`in_thread`].
+pub fn chroot(root: &std::path::Path) {
+    let path = super::sys::c(root);
+    // SAFETY: a string that lives until the calls return.
+    unsafe {
+        assert_eq!(libc::chroot(path.as_ptr()), 0, "chroot");
+        assert_eq!(libc::chdir(c"/".as_ptr()), 0, "chdir");
+    }
+}

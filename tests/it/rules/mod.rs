@@ -3,8 +3,11 @@
 mod attributes;
 mod copy_up;
 mod entries;
+mod features;
+mod hostile;
 mod lookup;
 mod mounting;
+mod open_files;
 mod permissions;
 mod readdir;
 mod rename;

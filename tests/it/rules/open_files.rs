@@ -1,0 +1,688 @@
+//! K110 to K116: open files, mappings and locks across copy-up, and files that lost their name.
+
+use std::process::Command;
+
+use crate::common::*;
+
+const RO: i32 = libc::O_RDONLY;
+const RW: i32 = libc::O_RDWR;
+
+#[test]
+fn k110_a_descriptor_from_before_copy_up_sees_the_new_data() {
+    scenario(
+        "k110",
+        &[
+            file("f", "old data"),
+            file("g", "old data"),
+            file("h", "old data"),
+        ],
+        |env| {
+            let fds: Vec<_> = ["f", "g", "h"]
+                .iter()
+                .map(|n| sys::open(env.m(n), RO).unwrap())
+                .collect();
+            env.eq("read first", sys::pread(&fds[0], 99, 0), Ok(b"old data".to_vec()));
+            env.ok("rewrite", || sys::put(env.m("f"), "new"));
+            env.eq("f", sys::pread(&fds[0], 99, 0), Ok(b"new".to_vec()));
+            env.ok("append", || sys::append(env.m("g"), " and more"));
+            env.eq(
+                "g, never read before",
+                sys::read(&fds[1], 99),
+                Ok(b"old data and more".to_vec()),
+            );
+            env.eq("size", sys::fstat(&fds[1]).map(|st| st.st_size), Ok(17));
+            let fd = sys::open(env.m("h"), RW).unwrap();
+            env.eq("write", sys::pwrite(&fd, b"NEW", 0), Ok(3));
+            env.eq("h", sys::pread(&fds[2], 99, 0), Ok(b"NEW data".to_vec()));
+            env.ok("truncate", || sys::ftruncate(&fd, 2));
+            env.eq("h cut", sys::pread(&fds[2], 99, 0), Ok(b"NE".to_vec()));
+            env.ok("grow", || sys::truncate(env.m("h"), 4));
+            env.eq("h grown", sys::pread(&fds[2], 99, 0), Ok(b"NE\0\0".to_vec()));
+            env.ok("chmod", || sys::chmod(env.m("h"), 0o600));
+            env.eq(
+                "mode",
+                sys::fstat(&fds[2]).map(|st| st.st_mode & 0o777),
+                Ok(0o600),
+            );
+        },
+    );
+}
+
+/// Readers and writers of one file opened in every order; whoever reads sees what was written last, and the lower
+/// stays as it was (the scenario checks that).
+#[test]
+fn k110_every_order_of_opens() {
+    let orders = [
+        "rw", "rrw", "rwr", "wr", "wwr", "rwrw", "rwwr", "wrwr", "rcw", "rcr", "rtr", "rtw", "rlw", "rmw",
+        "rmr",
+    ];
+    let big: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+    let lower: Vec<_> = orders.iter().map(|name| file(name, &big)).collect();
+    scenario("k110 orders", &lower, |env| {
+        for order in orders {
+            let path = env.m(order);
+            let mut want = big.clone();
+            let (mut readers, mut writers) = (Vec::new(), Vec::new());
+            let mut maps = Vec::new();
+            for (i, step) in order.bytes().enumerate() {
+                let at = i * 5000;
+                match step {
+                    b'r' => readers.push(sys::open(&path, RO).unwrap()),
+                    b'w' => {
+                        let fd = sys::open(&path, RW).unwrap();
+                        env.eq("write", sys::pwrite(&fd, &[step; 9000], at as i64), Ok(9000));
+                        want[at..at + 9000].fill(step);
+                        writers.push(fd);
+                    }
+                    // Copied up with nobody writing; cut; linked; mapped.
+                    b'c' => sys::chmod(&path, 0o640).unwrap(),
+                    b't' => {
+                        sys::truncate(&path, 200_000).unwrap();
+                        want.truncate(200_000);
+                    }
+                    b'l' => sys::link(&path, env.m(format!("{order}-2"))).unwrap(),
+                    _ => {
+                        let fd = sys::open(&path, RO).unwrap();
+                        let map = sys::mmap_shared(&fd, 8192, false).unwrap();
+                        env.eq("mapped", map.bytes(), want[..8192].to_vec());
+                        maps.push(map);
+                    }
+                }
+                for (who, fd) in readers.iter().chain(&writers).enumerate() {
+                    let got = sys::pread(fd, 400_000, 0).unwrap();
+                    env.check(format!("{order} after step {i}, descriptor {who}"), got == want);
+                }
+                env.check(
+                    format!("{order} after step {i}, by name"),
+                    sys::cat(&path).unwrap() == want,
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn k111_mappings_and_copy_up() {
+    scenario("k111", &[file("f", "old data")], |env| {
+        let fd = sys::open(env.m("f"), RO).unwrap();
+        let map = sys::mmap_shared(&fd, 8, false).unwrap();
+        env.eq("before", map.bytes(), b"old data".to_vec());
+        let writer = sys::open(env.m("f"), RW).unwrap();
+        env.eq("write", sys::pwrite(&writer, b"NEW", 0), Ok(3));
+        let (old, new) = (r#"Ok("old data")"#, r#"Ok("NEW data")"#);
+        let _ = env.differs("mapping-before-copy-up", "the mapping", old, &[old, new], || {
+            Ok(String::from_utf8_lossy(&map.bytes()).into_owned())
+        });
+        let fresh = sys::mmap_shared(&writer, 8, false).unwrap();
+        env.eq("a new mapping", fresh.bytes(), b"NEW data".to_vec());
+        env.eq("the descriptor", sys::pread(&fd, 9, 0), Ok(b"NEW data".to_vec()));
+    });
+}
+
+#[test]
+fn k111_shared_mappings_that_write() {
+    let big = vec![b'.'; 100_000];
+    scenario("k111 write", &[file("low", &big), file("other", &big)], |env| {
+        env.ok("new", || sys::put(env.m("new"), &big));
+        for name in ["low", "new"] {
+            let fd = sys::open(env.m(name), RW).unwrap();
+            let reader = sys::open(env.m(name), RO).unwrap();
+            let mut map = sys::mmap_shared(&fd, big.len(), true).unwrap();
+            map.set(5000, b"mapped");
+            env.ok("msync", || map.sync());
+            env.eq("read", sys::pread(&reader, 6, 5000), Ok(b"mapped".to_vec()));
+            env.eq("write", sys::pwrite(&fd, b"written", 5002), Ok(7));
+            env.eq(
+                "seen in the mapping",
+                map.bytes()[5000..5009].to_vec(),
+                b"mawritten".to_vec(),
+            );
+            map.set(99_990, b"end");
+            drop(fd);
+            map.set(0, b"start");
+            drop(map);
+            env.check("start", sys::cat(env.m(name)).unwrap().starts_with(b"start"));
+        }
+        env.remount();
+        for name in ["low", "new"] {
+            let data = sys::cat(env.m(name)).unwrap();
+            env.check("start", data.starts_with(b"start"));
+            env.eq("middle", data[5000..5009].to_vec(), b"mawritten".to_vec());
+            env.eq("end", data[99_990..99_993].to_vec(), b"end".to_vec());
+        }
+    });
+}
+
+#[test]
+fn k112_locks_hold_across_copy_up() {
+    scenario("k112", &[file("f", "x"), file("g", "x"), dir("d")], |env| {
+        for name in ["f", "g"] {
+            let one = sys::open(env.m(name), RO).unwrap();
+            let two = sys::open(env.m(name), RO).unwrap();
+            env.ok("flock", || sys::flock(&one, libc::LOCK_EX));
+            env.fails("second", sys::EAGAIN, || sys::flock(&two, libc::LOCK_EX));
+            env.ok("copy up", || sys::append(env.m(name), "y"));
+            let three = sys::open(env.m(name), RW).unwrap();
+            env.fails("opened before", sys::EAGAIN, || sys::flock(&two, libc::LOCK_SH));
+            env.fails("opened after", sys::EAGAIN, || sys::flock(&three, libc::LOCK_EX));
+            env.ok("unlock", || sys::flock(&one, libc::LOCK_UN));
+            env.ok("third", || sys::flock(&three, libc::LOCK_EX));
+            env.fails("first", sys::EAGAIN, || sys::flock(&one, libc::LOCK_SH));
+            drop(three);
+            env.ok("freed by close", || sys::flock(&one, libc::LOCK_EX));
+        }
+        let (one, two) = (
+            sys::open(env.m("d"), RO).unwrap(),
+            sys::open(env.m("d"), RO).unwrap(),
+        );
+        env.ok("a directory", || sys::flock(&one, libc::LOCK_EX));
+        env.ok("copied up", || sys::put(env.m("d/n"), ""));
+        env.fails("second", sys::EAGAIN, || sys::flock(&two, libc::LOCK_EX));
+    });
+}
+
+#[test]
+fn k112_record_locks() {
+    scenario(
+        "k112 records",
+        &[file("f", "x"), hard("f2", "f"), file("g", "x")],
+        |env| {
+            for name in ["f", "g"] {
+                let one = sys::open(env.m(name), RW).unwrap();
+                let two = sys::open(env.m(name), RW).unwrap();
+                env.ok("ofd lock", || sys::ofd_setlk(&one, libc::F_WRLCK));
+                env.fails("ofd lock of another", sys::EAGAIN, || {
+                    sys::ofd_setlk(&two, libc::F_WRLCK)
+                });
+                env.fails("posix lock", sys::EAGAIN, || sys::setlk(&two, libc::F_RDLCK));
+                env.ok("unlock", || sys::ofd_setlk(&one, libc::F_UNLCK));
+                env.ok("posix lock", || sys::setlk(&one, libc::F_WRLCK));
+                env.fails("which an ofd lock respects", sys::EAGAIN, || {
+                    sys::ofd_setlk(&two, libc::F_WRLCK)
+                });
+                env.ok("unlock", || sys::setlk(&one, libc::F_UNLCK));
+            }
+            // Before and after copy-up.
+            let reader = sys::open(env.m("f2"), RO).unwrap();
+            env.ok("shared", || sys::ofd_setlk(&reader, libc::F_RDLCK));
+            let writer = sys::open(env.m("f2"), RW).unwrap();
+            env.fails("exclusive", sys::EAGAIN, || {
+                sys::ofd_setlk(&writer, libc::F_WRLCK)
+            });
+            env.ok("write all the same", || sys::pwrite(&writer, b"y", 0).map(|_| ()));
+            drop(reader);
+            env.ok("exclusive", || sys::ofd_setlk(&writer, libc::F_WRLCK));
+        },
+    );
+}
+
+#[test]
+fn k113_a_running_program_is_not_written() {
+    let copy = |layers: &Layers| {
+        for name in ["low", "other"] {
+            std::fs::copy("/bin/sleep", layers.lower.join(name)).unwrap();
+            sys::chmod(layers.lower.join(name), 0o755).unwrap();
+            sys::utimens(layers.lower.join(name), plant::PLANTED, plant::PLANTED).unwrap();
+        }
+    };
+    Scenario::new("k113").prepare(copy).run(|env| {
+        env.ok("copy up", || sys::chmod(env.m("other"), 0o755));
+        for name in ["low", "other"] {
+            let mut child = Command::new(env.m(name)).arg("60").spawn().expect("sleep");
+            // Until exec is through the file may still be written.
+            while std::fs::read_link(format!("/proc/{}/exe", child.id())).ok() != Some(env.m(name)) {
+                std::thread::yield_now();
+            }
+            let opened = sys::open(env.m(name), libc::O_WRONLY).map(drop);
+            let cut = sys::truncate(env.m(name), 0);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            env.fails(format!("open {name}"), sys::ETXTBSY, || opened);
+            env.fails(format!("truncate {name}"), sys::ETXTBSY, || cut);
+            let writer = sys::open(env.m(name), libc::O_WRONLY).unwrap();
+            let run = Command::new(env.m(name))
+                .arg("0")
+                .spawn()
+                .map(|mut child| drop(child.wait()));
+            env.fails("run what is open for writing", sys::ETXTBSY, || {
+                run.map_err(Errno::from)
+            });
+            drop(writer);
+        }
+    });
+}
+
+#[test]
+fn k114_reading_changes_no_time_of_the_lower() {
+    // No scenario, since its own look at the lower reads the files.
+    if !need_root("k114") {
+        return;
+    }
+    for fs in Fs::sides() {
+        let layers =
+            Layers::new().with_lower(&[file("f", "x"), dir("d"), file("d/x", ""), symlink("s", "f")]);
+        // An access time before the modification time is what a read would renew (relatime).
+        let old = ((1000, 5), (2000, 6));
+        for name in ["f", "s", "d"] {
+            sys::utimens(layers.lower.join(name), old.0, old.1).unwrap();
+        }
+        let atime = |path| sys::lstat(path).map(|st| (st.st_atime, st.st_atime_nsec));
+        let mounted = layers.mount(fs, &[]);
+        assert_eq!(sys::text(layers.merged.join("s")), Ok("x".into()));
+        assert_eq!(sys::readlink(layers.merged.join("s")), Ok("f".into()));
+        assert_eq!(sys::names(layers.merged.join("d")), Ok(vec!["x".into()]));
+        assert_eq!(
+            atime(layers.merged.join("f")),
+            Ok(old.0),
+            "{}: as shown",
+            fs.name()
+        );
+        mounted.umount();
+        for name in ["f", "s", "d"] {
+            assert_eq!(atime(layers.lower.join(name)), Ok(old.0), "{}: {name}", fs.name());
+        }
+    }
+}
+
+/// A whole program on one file: each call's answer and the contents after it are compared.
+fn file_calls(name: &str, data: &[u8], steps: impl Fn(&Env, &str)) {
+    Scenario::new(name)
+        .lower(&[file("low", data)])
+        .upper(&[file("up", data)])
+        .run(|env| {
+            env.ok("new", || sys::put(env.m("new"), data));
+            for file in ["low", "up", "new"] {
+                steps(env, file);
+                env.note(
+                    format!("{file} in the end"),
+                    &sys::cat(env.m(file)).map(|d| tree::shown(&d)),
+                );
+            }
+        });
+}
+
+#[test]
+fn k115_append() {
+    file_calls("append", b"0123456789", |env, name| {
+        let (a, b) = (
+            sys::open(env.m(name), RW | libc::O_APPEND),
+            sys::open(env.m(name), RW | libc::O_APPEND),
+        );
+        let (a, b) = (a.unwrap(), b.unwrap());
+        env.eq("a", sys::write(&a, b"AAA"), Ok(3));
+        env.eq("b", sys::write(&b, b"BBB"), Ok(3));
+        env.eq("a", sys::write(&a, b"ccc"), Ok(3));
+        env.eq("position", sys::lseek(&a, 0, libc::SEEK_CUR), Ok(19));
+        env.ok("truncate", || sys::ftruncate(&a, 4));
+        env.eq("b", sys::write(&b, b"!"), Ok(1));
+        env.eq("pwrite appends too", sys::pwrite(&b, b"?", 0), Ok(1));
+        env.eq("data", sys::text(env.m(name)), Ok("0123!?".into()));
+    });
+}
+
+#[test]
+fn k115_trunc_and_modes_of_open() {
+    file_calls("trunc", b"0123456789", |env, name| {
+        let fd = sys::open(env.m(name), RW).unwrap();
+        env.ok("O_TRUNC", || {
+            sys::open(env.m(name), libc::O_WRONLY | libc::O_TRUNC).map(drop)
+        });
+        env.eq("seen by the other", sys::fstat(&fd).map(|st| st.st_size), Ok(0));
+        env.eq("write behind the end", sys::pwrite(&fd, b"x", 10_000), Ok(1));
+        env.eq("zeros before it", sys::pread(&fd, 4, 9_000), Ok(vec![0; 4]));
+        let wo = sys::open(env.m(name), libc::O_WRONLY).unwrap();
+        env.fails("read of a write-only file", sys::EBADF, || sys::read(&wo, 1));
+        env.fails("O_DIRECTORY", sys::ENOTDIR, || {
+            sys::open(env.m(name), RO | libc::O_DIRECTORY)
+        });
+        env.ok("O_SYNC", || {
+            sys::open(env.m(name), RW | libc::O_SYNC)
+                .and_then(|fd| sys::pwrite(&fd, b"s", 1))
+                .map(drop)
+        });
+        env.ok("O_NOFOLLOW", || {
+            sys::open(env.m(name), RO | libc::O_NOFOLLOW).map(drop)
+        });
+        env.ok("O_NOATIME", || {
+            sys::open(env.m(name), RO | libc::O_NOATIME).map(drop)
+        });
+        let _ = env.call("negative size", || sys::truncate(env.m(name), -1));
+        let _ = env.call("huge size", || sys::truncate(env.m(name), i64::MAX));
+    });
+}
+
+#[test]
+fn k115_direct() {
+    let data: Vec<u8> = (0..65_536u32).map(|i| (i / 13) as u8).collect();
+    file_calls("direct", &data, |env, name| {
+        #[repr(align(4096))]
+        struct Block([u8; 8192]);
+        use std::os::fd::AsRawFd;
+        let fd = env.call("open", || {
+            sys::open(env.m(name), RW | libc::O_DIRECT)
+                .map(|fd| (fd.as_raw_fd() >= 0).then_some(fd))
+                .map(drop)
+        });
+        if fd.is_err() {
+            return;
+        }
+        let fd = sys::open(env.m(name), RW | libc::O_DIRECT).unwrap();
+        let buffered = sys::open(env.m(name), RO).unwrap();
+        env.check("cached", sys::pread(&buffered, 65_536, 0).unwrap() == data);
+        let block = Box::new(Block([b'D'; 8192]));
+        env.eq("write", sys::pwrite(&fd, &block.0, 8192), Ok(8192));
+        env.eq(
+            "seen by the buffered one",
+            sys::pread(&buffered, 2, 8192),
+            Ok(b"DD".to_vec()),
+        );
+        env.ok("buffered write", || {
+            sys::open(env.m(name), RW)
+                .and_then(|fd| sys::pwrite(&fd, b"bb", 8192))
+                .map(drop)
+        });
+        let mut back = Box::new(Block([0; 8192]));
+        // SAFETY: the block has the length given.
+        let n = unsafe { libc::pread(fd.as_raw_fd(), back.0.as_mut_ptr().cast(), 8192, 8192) };
+        env.eq("direct read", n, 8192);
+        env.eq("sees it", back.0[..4].to_vec(), b"bbDD".to_vec());
+    });
+}
+
+#[test]
+fn k115_fallocate() {
+    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
+    let data = vec![b'd'; 40_960];
+    file_calls("fallocate", &data, |env, name| {
+        let fd = sys::open(env.m(name), RW).unwrap();
+        let state = || sys::fstat(&fd).map(|st| st.st_size);
+        let modes = [
+            ("plain", 0, 0, 100_000),
+            ("keep size", KEEP, 200_000, 4096),
+            ("punch", PUNCH, 4096, 8192),
+            ("zero", libc::FALLOC_FL_ZERO_RANGE, 16_384, 100),
+            ("zero beyond", libc::FALLOC_FL_ZERO_RANGE, 120_000, 4096),
+            ("zero keep", libc::FALLOC_FL_ZERO_RANGE | KEEP, 300_000, 4096),
+            ("punch without keep", libc::FALLOC_FL_PUNCH_HOLE, 0, 1),
+            ("nothing", 0, 0, 0),
+            ("negative", 0, -1, 10),
+            ("unshare", libc::FALLOC_FL_UNSHARE_RANGE, 0, 4096),
+            ("unknown", 0x1000, 0, 1),
+        ];
+        for (label, mode, at, len) in modes {
+            let _ = env.call(format!("{name} {label}"), || sys::fallocate(&fd, mode, at, len));
+            env.note(format!("{name} size after {label}"), &state());
+            env.note(
+                format!("{name} data after {label}"),
+                &sys::cat(env.m(name)).map(|d| tree::shown(&d)),
+            );
+        }
+        let ro = sys::open(env.m(name), RO).unwrap();
+        env.fails("read-only", sys::EBADF, || sys::fallocate(&ro, 0, 0, 1));
+        // One after the other they leave the file as long as it was.
+        for (label, mode) in [
+            ("collapse", libc::FALLOC_FL_COLLAPSE_RANGE),
+            ("insert", libc::FALLOC_FL_INSERT_RANGE),
+        ] {
+            let _ = env.differs("fallocate-modes", label, "Ok(())", &["Err(EOPNOTSUPP)"], || {
+                sys::fallocate(&fd, mode, 0, 4096)
+            });
+        }
+        env.ok("start again", || sys::put(env.m(name), "the same on both sides"));
+    });
+}
+
+#[test]
+fn k115_seek_hole_and_data() {
+    let parts: &[(u64, &[u8])] = &[(0, b"head"), (1 << 20, b"middle")];
+    let size = 4 << 20;
+    scenario("seek", &[sparse("f", 4 << 20, parts), file("empty", "")], |env| {
+        for round in ["lower", "upper"] {
+            let fd = sys::open(env.m("f"), RO).unwrap();
+            let data = |at| sys::lseek(&fd, at, libc::SEEK_DATA);
+            let hole = |at| sys::lseek(&fd, at, libc::SEEK_HOLE);
+            if round == "lower" {
+                // Of a copy only what follows is promised: how fine its holes are is up to who copied (K64).
+                for at in [0, 4, 4096, 500_000, 1 << 20, (1 << 20) + 4096, size - 1] {
+                    let _ = env.call(format!("data from {at}"), || data(at));
+                    let _ = env.call(format!("hole from {at}"), || hole(at));
+                }
+            }
+            env.eq(format!("{round}: head"), data(0), Ok(0));
+            env.eq(format!("{round}: middle"), data(1 << 20), Ok(1 << 20));
+            env.check(
+                format!("{round}: a hole ends the data"),
+                hole(1 << 20).is_ok_and(|at| at > 1 << 20 && at < size),
+            );
+            env.check(
+                format!("{round}: no hole inside data"),
+                hole(0).is_ok_and(|at| at >= 4),
+            );
+            env.fails(format!("{round}: no data after the last"), sys::ENXIO, || {
+                data(3 << 20)
+            });
+            env.eq(
+                format!("{round}: the end is a hole"),
+                hole(size - 1).is_ok_and(|at| at <= size),
+                true,
+            );
+            for at in [size, size + 1, -1] {
+                env.fails(format!("{round}: data from {at}"), sys::ENXIO, || data(at));
+                env.fails(format!("{round}: hole from {at}"), sys::ENXIO, || hole(at));
+            }
+            let empty = sys::open(env.m("empty"), RO).unwrap();
+            env.fails("empty", sys::ENXIO, || sys::lseek(&empty, 0, libc::SEEK_DATA));
+            env.ok("copy up", || sys::chmod(env.m("f"), 0o600));
+        }
+    });
+}
+
+#[test]
+fn k115_copy_file_range() {
+    let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 241) as u8).collect();
+    scenario(
+        "copy_file_range",
+        &[file("low", &data), file("small", "small")],
+        |env| {
+            env.ok("new", || sys::put(env.m("new"), ""));
+            let (from, to) = (
+                sys::open(env.m("low"), RO).unwrap(),
+                sys::open(env.m("new"), RW).unwrap(),
+            );
+            let mut done = 0;
+            while done < data.len() {
+                let n = sys::copy_file_range(&from, done as i64, &to, done as i64, data.len() - done)
+                    .unwrap_or(0);
+                if n == 0 {
+                    break;
+                }
+                done += n;
+            }
+            env.eq("all copied", done, data.len());
+            env.check("equal", sys::cat(env.m("new")).unwrap() == data);
+            env.check("the source stays in the lower", !sys::exists(env.u("low")));
+            let small = sys::open(env.m("small"), RW).unwrap();
+            env.eq(
+                "onto a lower file",
+                sys::copy_file_range(&from, 10, &small, 2, 2),
+                Ok(2),
+            );
+            env.eq(
+                "small",
+                sys::cat(env.m("small")),
+                Ok(vec![b's', b'm', 10, 11, b'l']),
+            );
+            env.eq(
+                "behind the end",
+                sys::copy_file_range(&small, 99, &to, 0, 5),
+                Ok(0),
+            );
+            env.fails("onto itself, overlapping", sys::EINVAL, || {
+                sys::copy_file_range(&to, 0, &to, 5, 10)
+            });
+            env.fails("to a read-only descriptor", sys::EBADF, || {
+                sys::copy_file_range(&small, 0, &from, 0, 5)
+            });
+        },
+    );
+}
+
+/// Everything one can do to a file through descriptors, once its name is gone.
+fn nameless(name: &str, remove: impl Fn(&Env)) {
+    let lower = [file("f", "lower data"), file("other", "other"), dir("d")];
+    scenario(name, &lower, |env| {
+        let ro = sys::open(env.m("f"), RO).unwrap();
+        let rw = sys::open(env.m("f"), RW).unwrap();
+        remove(env);
+        env.eq("read", sys::pread(&ro, 99, 0), Ok(b"lower data".to_vec()));
+        env.eq("write", sys::pwrite(&rw, b"UPPER", 0), Ok(5));
+        env.eq("read it back", sys::pread(&ro, 99, 0), Ok(b"UPPER data".to_vec()));
+        env.eq("no name", sys::fstat(&ro).map(|st| st.st_nlink), Ok(0));
+        env.ok("ftruncate", || sys::ftruncate(&rw, 3));
+        env.eq("size", sys::fstat(&ro).map(|st| st.st_size), Ok(3));
+        env.ok("fchmod", || sys::fchmod(&rw, 0o600));
+        env.ok("fchown", || sys::fchown(&rw, 5, 6));
+        let st = sys::fstat(&ro).unwrap();
+        env.eq(
+            "attributes",
+            (st.st_mode & 0o777, st.st_uid, st.st_gid),
+            (0o600, 5, 6),
+        );
+        env.ok("fsync", || sys::fsync(&rw));
+        env.ok("fdatasync", || sys::fdatasync(&ro));
+        env.ok("fallocate", || sys::fallocate(&rw, 0, 0, 9000));
+        let mut map = sys::mmap_shared(&rw, 9000, true).unwrap();
+        map.set(8000, b"map");
+        env.ok("msync", || map.sync());
+        env.eq("mapped", sys::pread(&ro, 3, 8000), Ok(b"map".to_vec()));
+        let at = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&rw));
+        env.eq(
+            "opened again through /proc",
+            sys::open(&at, RW).and_then(|fd| sys::pread(&fd, 3, 0)),
+            Ok(b"UPP".to_vec()),
+        );
+        let _ = env.call("a new name", || sys::link_fd(&rw, env.m("revived")));
+        env.check(
+            "the name is not revived",
+            !sys::exists(env.m("revived")) || sys::nlink(env.m("revived")) == Ok(1),
+        );
+    });
+}
+
+#[test]
+fn k116_unlinked() {
+    nameless("unlinked", |env| env.ok("unlink", || sys::unlink(env.m("f"))));
+}
+
+#[test]
+fn k116_renamed_over() {
+    nameless("renamed over", |env| {
+        env.ok("rename", || sys::rename(env.m("other"), env.m("f")));
+        let _ = env.want("the new one", Ok("other".to_string()), || sys::text(env.m("f")));
+    });
+}
+
+#[test]
+fn k116_unlinked_and_made_again() {
+    nameless("made again", |env| {
+        env.ok("unlink", || sys::unlink(env.m("f")));
+        env.ok("put", || sys::put(env.m("f"), "another"));
+        let _ = env.want("the new one", Ok("another".to_string()), || sys::text(env.m("f")));
+    });
+}
+
+#[test]
+fn k116_moved_and_then_unlinked() {
+    nameless("moved and unlinked", |env| {
+        env.ok("rename", || sys::rename(env.m("f"), env.m("d/g")));
+        env.ok("unlink", || sys::unlink(env.m("d/g")));
+        env.ok("rmdir", || sys::rmdir(env.m("d")));
+    });
+}
+
+#[test]
+fn k116_a_lower_file_open_for_reading_only() {
+    scenario(
+        "k116 lower",
+        &[
+            file("f", "lower data"),
+            file("g", "lower data"),
+            file("over", "new"),
+        ],
+        |env| {
+            let (f, g) = (
+                sys::open(env.m("f"), RO).unwrap(),
+                sys::open(env.m("g"), RO).unwrap(),
+            );
+            env.ok("unlink", || sys::unlink(env.m("f")));
+            env.ok("rename over", || sys::rename(env.m("over"), env.m("g")));
+            for fd in [&f, &g] {
+                env.eq("read", sys::pread(fd, 99, 0), Ok(b"lower data".to_vec()));
+                env.ok("fsync", || sys::fsync(fd));
+                env.eq("size", sys::fstat(fd).map(|st| st.st_size), Ok(10));
+                let map = sys::mmap_shared(fd, 10, false).unwrap();
+                env.eq("mapped", map.bytes(), b"lower data".to_vec());
+            }
+            let _ = env.want("the new g", Ok("new".to_string()), || sys::text(env.m("g")));
+        },
+    );
+}
+
+#[test]
+fn k116_open_many_and_remove_all() {
+    let lower: Vec<_> = (0..300)
+        .map(|i| file(format!("f{i}"), format!("data {i}")))
+        .collect();
+    scenario("k116 many", &lower, |env| {
+        let fds: Vec<_> = (0..300)
+            .map(|i| sys::open(env.m(format!("f{i}")), if i % 2 == 0 { RW } else { RO }).unwrap())
+            .collect();
+        for i in 0..300 {
+            env.ok("unlink", || sys::unlink(env.m(format!("f{i}"))));
+        }
+        for (i, fd) in fds.iter().enumerate() {
+            env.eq(
+                "read",
+                sys::pread(fd, 99, 0),
+                Ok(format!("data {i}").into_bytes()),
+            );
+            if i % 2 == 0 {
+                env.eq("write", sys::pwrite(fd, b"D", 0), Ok(1));
+            }
+        }
+        env.eq("names", sys::names(env.m("")), Ok(vec![]));
+    });
+}
+
+#[test]
+fn k121_sync_calls() {
+    scenario("k121", &[file("low", "x"), dir("d")], |env| {
+        env.ok("new", || sys::put(env.m("new"), "x"));
+        env.ok("copy up", || sys::put(env.m("d/n"), "x"));
+        for name in ["low", "new", "d", "d/n", ""] {
+            let fd = sys::open(env.m(name), RO).unwrap();
+            env.ok(format!("fsync {name}"), || sys::fsync(&fd));
+            env.ok(format!("fdatasync {name}"), || sys::fdatasync(&fd));
+            env.ok(format!("syncfs {name}"), || sys::syncfs(&fd));
+        }
+        env.check("no copy-up by fsync", !sys::exists(env.u("low")));
+    });
+}
+
+#[test]
+fn flags_of_files_and_directories() {
+    // lsattr: 0x70 is dirsync-independent: append, immutable, nodump. What chattr does is a known difference.
+    scenario("lsattr", &[file("f", "x"), dir("d")], |env| {
+        for name in ["f", "d"] {
+            let flags = || {
+                sys::open(env.m(name), RO)
+                    .and_then(|fd| sys::getflags(&fd))
+                    .map(|f| f & 0x70)
+            };
+            let _ = env.want(format!("flags of {name}"), Ok(0), flags);
+            env.ok("copy up", || sys::chmod(env.m(name), 0o700));
+            let _ = env.want(format!("flags of {name} copied up"), Ok(0), flags);
+        }
+    });
+}
