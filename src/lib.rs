@@ -30,3 +30,65 @@ pub mod fuse;
 pub mod mount;
 pub mod overlay;
 pub mod sys;
+
+#[cfg(test)]
+mod architecture {
+    //! The shape of the crate, checked on its own sources.
+
+    use std::path::{Path, PathBuf};
+
+    /// From the bottom up: each storey uses only those before it.
+    const STOREYS: [&str; 6] = ["sys", "format", "overlay", "fuse", "mount", "cli"];
+
+    fn sources(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(sources(&path));
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    fn each_line(mut check: impl FnMut(&str, &Path, &str)) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for storey in STOREYS {
+            let files = sources(&root.join(storey));
+            assert!(!files.is_empty(), "{storey} has no files");
+            for file in files {
+                for line in std::fs::read_to_string(&file).unwrap().lines() {
+                    check(storey, &file, line.trim_start());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn arrows_point_down() {
+        let height = |name: &str| STOREYS.iter().position(|storey| *storey == name);
+        each_line(|storey, file, line| {
+            for used in line.split("crate::").skip(1) {
+                let end = used
+                    .find(|c: char| !c.is_ascii_lowercase() && c != '_')
+                    .unwrap_or(used.len());
+                if let Some(used) = height(&used[..end]) {
+                    assert!(Some(used) <= height(storey), "{}: {line}", file.display());
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn unsafe_lives_in_sys() {
+        each_line(|storey, file, line| {
+            let code = line.split("//").next().unwrap_or("");
+            let word = code
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(|word| word == "unsafe");
+            assert!(storey == "sys" || !word, "{}: {line}", file.display());
+        });
+    }
+}

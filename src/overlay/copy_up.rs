@@ -128,27 +128,50 @@ impl Overlay {
             _ => self.fill_other(&from, link, &stat)?,
         };
         let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(stat.ino);
-        if keeps && !stat.is_dir() && stat.nlink > 1 {
-            // Other names of the file, when they are met, must not show its number too.
-            self.work()?.record_claim(stat.ino)?;
-            self.nodes.load_claims([stat.ino]);
-        }
+        let shares = keeps && !stat.is_dir() && stat.nlink > 1;
+        // Other names of the file, when they are met, must not show its number too.
+        let claim = if shares {
+            Some(self.work()?.record_claim(stat.ino)?)
+        } else {
+            None
+        };
         let origin = match (&self.origins, keeps, covered) {
             (Some(reader), true, false) => reader.mark_for(&from, &link.name),
             _ => None,
         };
-        self.fill_metadata(filled.fd(), source, &stat, |to| {
-            let Some(mark) = &origin else { return Ok(()) };
+        let done = self
+            .complete(filled, source, &stat, origin.as_deref())
+            .and_then(|filled| {
+                let ino = stat::stat_fd(filled.fd())?.ino;
+                let number = if keeps { number } else { ino };
+                self.publish(node, link, filled, (ino, number), origin.is_some())
+            });
+        if let (Err(_), Some(claim)) = (&done, claim)
+            && let Err(errno) = self.work()?.withdraw_claim(claim)
+        {
+            log::warn!("copy-up {}: a claim on its number stays: {errno}", node.path());
+        }
+        done
+    }
+
+    /// Everything but the data, and then the disk.
+    fn complete<'a>(
+        &self,
+        filled: Filled<'a>,
+        source: Option<Target<'_>>,
+        stat: &Stat,
+        origin: Option<&[u8]>,
+    ) -> Result<Filled<'a>> {
+        self.fill_metadata(filled.fd(), source, stat, |to| {
+            let Some(mark) = origin else { return Ok(()) };
             match self.marks.set_origin(to, mark) {
                 // `user.` attributes exist on files and directories only (K67).
                 Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
                 done => done,
             }
         })?;
-        self.make_durable(&filled, &stat)?;
-        let ino = stat::stat_fd(filled.fd())?.ino;
-        let number = if keeps { number } else { ino };
-        self.publish(node, link, filled, (ino, number), origin.is_some())
+        self.make_durable(&filled, stat)?;
+        Ok(filled)
     }
 
     /// A file whose last name is gone but which is still open: its copy never gets a name (K72).

@@ -133,13 +133,21 @@ impl Overlay {
             Err(Errno::NOENT | Errno::STALE) if self.is_marked_away(dir, &entry.name) => Ok(true),
             // Removed since the snapshot: the name is still given, as the kernel does (K51).
             Err(Errno::NOENT | Errno::STALE) => Ok(each(&listed)),
-            // A file without its data is left out (K27); what else cannot be used is shown all the same.
-            Err(Errno::PERM) if entry.kind != libc::S_IFDIR => Ok(true),
+            // An upper file without its data is left out (K27); what else cannot be used is shown all the same.
+            Err(Errno::PERM) if entry.kind != libc::S_IFDIR && self.in_upper(dir, &entry.name) => Ok(true),
             Err(errno) => {
                 log::debug!("list {}: {errno}", dir.path_of(&entry.name));
                 Ok(each(&listed))
             }
         }
+    }
+
+    fn in_upper(&self, dir: &Arc<Node>, name: &[u8]) -> bool {
+        dir.upper().is_some()
+            && self
+                .dirs
+                .get(dir, Layer::Upper)
+                .is_ok_and(|fd| crate::sys::stat::stat_at(&fd, name).is_ok())
     }
 
     /// True for a name that a whiteout in the form of a marked file hides (K31): it is there in its layer,

@@ -82,13 +82,14 @@ impl Overlay {
             // The upper or the work directory below the lower (K4).
             return Err(Errno::LOOP);
         }
-        if stat.is_file() && stat.size == 0 {
-            let marks = self.marks.read(Target::At(dir.as_fd(), name))?;
-            if marks.whiteout {
+        let mut marks = Marks::default();
+        if stat.is_file() {
+            marks = self.marks.read(Target::At(dir.as_fd(), name))?;
+            if marks.whiteout && stat.size == 0 {
                 return Ok(InLower::Absent);
             }
         }
-        Ok(InLower::Object(Box::new(stat)))
+        Ok(InLower::Object(Box::new(stat), marks))
     }
 
     /// True if the lower shows `name` under `parent`, so that removing the name needs a whiteout (K84, K90).
@@ -136,7 +137,7 @@ impl Overlay {
         };
         let kept = match &lower {
             InLower::Absent => None,
-            InLower::Object(s) => Some(Lower::Object {
+            InLower::Object(s, _) => Some(Lower::Object {
                 ino: s.ino,
                 shared: !s.is_dir() && s.nlink > 1,
             }),
@@ -144,7 +145,7 @@ impl Overlay {
         };
         let (stat, marks) = match (upper, lower) {
             (InUpper::Object(stat, marks), _) => (stat, marks),
-            (_, InLower::Object(stat) | InLower::Covered(stat)) => (stat, Marks::default()),
+            (_, InLower::Object(stat, _) | InLower::Covered(stat)) => (stat, Marks::default()),
             _ => return Err(Errno::NOENT),
         };
         let mut origin = None;

@@ -22,8 +22,8 @@ pub enum InUpper {
 pub enum InLower {
     /// Nothing to see: absent, a whiteout (K32), or not asked because the upper decides alone.
     Absent,
-    /// An object.
-    Object(Box<Stat>),
+    /// An object; of a directory the marks are not read, they have no effect there (K24).
+    Object(Box<Stat>, Marks),
     /// A directory on which something is mounted (K28).
     Covered(Box<Stat>),
 }
@@ -66,11 +66,14 @@ pub fn upper_decides(upper: &InUpper) -> bool {
 pub fn view(upper: &InUpper, lower: &InLower) -> Result<Option<Source>> {
     let lower_is_dir = match lower {
         InLower::Absent => None,
-        InLower::Object(stat) => Some(stat.is_dir()),
+        InLower::Object(stat, _) => Some(stat.is_dir()),
         InLower::Covered(_) => Some(true),
     };
     Ok(match upper {
-        InUpper::Absent => lower_is_dir.map(|_| Source::Lower),
+        InUpper::Absent => match lower {
+            InLower::Object(_, marks) if marks.metacopy => return Err(Errno::PERM),
+            _ => lower_is_dir.map(|_| Source::Lower),
+        },
         InUpper::Whiteout => None,
         InUpper::Object(stat, marks) => {
             if stat.is_dir() && marks.redirect || stat.is_file() && (marks.metacopy || marks.redirect) {
@@ -215,8 +218,8 @@ mod tests {
 
     #[test]
     fn k20_k22_the_upper_is_asked_first() {
-        let lower_dir = InLower::Object(object(DIR));
-        let lower_file = InLower::Object(object(FILE));
+        let lower_dir = InLower::Object(object(DIR), Marks::default());
+        let lower_file = InLower::Object(object(FILE), Marks::default());
         let plain = Marks::default();
         assert_eq!(view(&InUpper::Whiteout, &lower_dir), Ok(None));
         assert_eq!(view(&upper(FILE, plain), &lower_dir), Ok(Some(Source::Upper)));
@@ -235,7 +238,7 @@ mod tests {
         let found = upper(DIR, opaque);
         assert!(upper_decides(&found));
         assert_eq!(
-            view(&found, &InLower::Object(object(DIR))),
+            view(&found, &InLower::Object(object(DIR), Marks::default())),
             Ok(Some(Source::Upper))
         );
     }
@@ -252,6 +255,9 @@ mod tests {
         };
         assert_eq!(view(&upper(DIR, redirect), &InLower::Absent), Err(Errno::PERM));
         assert_eq!(view(&upper(FILE, metacopy), &InLower::Absent), Err(Errno::PERM));
+        let below = InLower::Object(object(FILE), metacopy);
+        assert_eq!(view(&InUpper::Absent, &below), Err(Errno::PERM));
+        assert_eq!(view(&InUpper::Whiteout, &below), Ok(None));
     }
 
     #[test]

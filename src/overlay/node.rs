@@ -543,6 +543,18 @@ impl Nodes {
             if node.is_dir() {
                 return;
             }
+            let mut number = number;
+            if let Some(Lower::Object { ino, shared: true }) = state.lower
+                && state.number == number
+                && !state.links.is_empty()
+            {
+                // Another name may have been met while this one was copied.
+                if table.groups.contains(&ino) {
+                    number = upper;
+                } else {
+                    table.claimed.insert(ino);
+                }
+            }
             state.number = number;
             state.lower.take()
         };

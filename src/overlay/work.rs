@@ -36,6 +36,8 @@ struct ClaimFile {
 }
 
 const CLAIMS: &[u8] = b"plyfs-claims";
+/// A record that claims nothing; no file has this number.
+const NO_CLAIM: u64 = 0;
 
 /// A name in the work directory that vanishes when it is dropped, unless it was moved away.
 #[derive(Debug)]
@@ -140,14 +142,16 @@ impl Work {
         // A record cut short by a crash is overwritten by the next one.
         let (records, _) = bytes.as_chunks::<8>();
         claims.len = (records.len() as u64).saturating_mul(8);
-        Ok(records.iter().map(|record| u64::from_ne_bytes(*record)).collect())
+        let numbers = records.iter().map(|record| u64::from_ne_bytes(*record));
+        Ok(numbers.filter(|number| *number != NO_CLAIM).collect())
     }
 
     /// Remembers that the number `ino` of a lower file with several links stays with one copied-up name.
+    /// Answers where the record stands, for [`Work::withdraw_claim`].
     ///
     /// # Errors
     /// As open(2) and write(2).
-    pub fn record_claim(&self, ino: u64) -> Result<()> {
+    pub fn record_claim(&self, ino: u64) -> Result<u64> {
         let mut claims = self.claims.lock();
         if claims.file.is_none() {
             let opened = match at::open_at(&claims.work, CLAIMS, libc::O_WRONLY | libc::O_NONBLOCK) {
@@ -161,7 +165,18 @@ impl Work {
             io::write_all_at(file, &ino.to_ne_bytes(), at)?;
         }
         claims.len = at.saturating_add(8);
-        Ok(())
+        Ok(at)
+    }
+
+    /// Takes a claim back: the copy-up failed.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn withdraw_claim(&self, at: u64) -> Result<()> {
+        match &self.claims.lock().file {
+            Some(file) => io::write_all_at(file, &NO_CLAIM.to_ne_bytes(), at),
+            None => Ok(()),
+        }
     }
 
     /// The directory `W/work`.
@@ -464,7 +479,9 @@ mod tests {
         let work = Work::take_over(&fd, false).unwrap();
         assert!(work.read_claims().unwrap().is_empty());
         work.record_claim(7).unwrap();
+        let failed = work.record_claim(8).unwrap();
         work.record_claim(1 << 40).unwrap();
+        work.withdraw_claim(failed).unwrap();
         drop(work);
         let file = dir.path().join("plyfs-claims");
         let mut bytes = std::fs::read(&file).unwrap();

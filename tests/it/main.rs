@@ -10,6 +10,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::let_underscore_must_use,
+    clippy::expect_fun_call,
     missing_docs,
     dead_code
 )]

@@ -399,7 +399,7 @@ impl Mounted {
 /// Waits until the processes are gone: no thread is left but perhaps a leader that nobody has waited for. (On its
 /// way out a process loses its command line before it closes its files, so it is asked by number.)
 fn wait_for(servers: &[i32]) -> Result<(), String> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     let gone = |pid: &i32| {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -412,7 +412,7 @@ fn wait_for(servers: &[i32]) -> Result<(), String> {
     };
     while !servers.iter().all(gone) {
         if Instant::now() > until {
-            return Err(format!("the server {servers:?} is still there after 10 s"));
+            return Err(format!("the server {servers:?} is still there after 60 s"));
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -18,7 +18,7 @@ pub mod sys;
 pub mod tree;
 pub mod who;
 
-pub use layers::{Fs, Layers, Mounted};
+pub use layers::{Fs, Layers};
 pub use plant::{Node, chr, dir, fifo, file, hard, sock, sparse, symlink, whiteout};
 pub use scenario::{Env, Scenario, scenario};
 pub use sys::{Errno, Fd, R};

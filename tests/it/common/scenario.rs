@@ -349,11 +349,12 @@ impl Scenario {
     /// listing: until the next mount d_ino and st_ino differ. So let it see them once.
     fn warm_up(&self, fs: Fs, layers: &Layers) {
         let kernel = fs == Fs::Kernel || super::layers::program_is_kernel();
-        if kernel && !self.upper.is_empty() {
-            if let Ok(mounted) = layers.try_mount(fs, &self.word_list()) {
-                snapshot(mounted.path());
-                mounted.umount();
-            }
+        if kernel
+            && !self.upper.is_empty()
+            && let Ok(mounted) = layers.try_mount(fs, &self.word_list())
+        {
+            snapshot(mounted.path());
+            mounted.umount();
         }
     }
 
@@ -399,8 +400,8 @@ impl Scenario {
         );
         if self.upper_compared {
             let (a, b) = (
-                self.comparable(&kernel.upper).as_upper(),
-                self.comparable(&ours.upper).as_upper(),
+                self.comparable(&kernel.upper).into_upper(),
+                self.comparable(&ours.upper).into_upper(),
             );
             failures.extend(
                 a.differences(&b, "kernel", "plyfs")

@@ -205,7 +205,7 @@ impl Tree {
     /// An upper in the form in which two uppers are compared (K141): how whiteouts share an inode, and the marks
     /// that only remember (uuid, origin, impure), do not count.
     #[must_use]
-    pub fn as_upper(mut self) -> Tree {
+    pub fn into_upper(mut self) -> Tree {
         for entry in self.0.values_mut() {
             let rdev = entry.get("rdev").map(String::as_str);
             if entry.get("type").is_some_and(|t| t == "char device") && rdev == Some("0/0") {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bytes::Bytes;
 use super::generate::Generator;
-use super::judge::{self, Difference, Judge, Verdict};
+use super::judge::{Difference, Judge, Verdict};
 use super::known::Counts;
 use super::layers::{self, Layers};
 use super::op::{Call, Event, Look, PEOPLE, Person};
@@ -13,6 +13,7 @@ use super::outcome::Outcome;
 use super::sys;
 use super::system::{Bench, Case, Mounted, Place, System, c_path};
 use super::tree::{self, Tree};
+use super::trees;
 use super::worker::{Lost, Reply, Request, Worker};
 
 /// Where the events come from.
@@ -353,12 +354,12 @@ impl Run<'_> {
         for side in 0..2 {
             let real = if self.swapped { 1 - side } else { side };
             let now = look_at(&self.place(side).lower);
-            judge::untouched(&self.name(side), &self.lowers[real], &now)?;
+            trees::untouched(&self.name(side), &self.lowers[real], &now)?;
         }
         let left: Vec<String> = look_at(&self.place(1).work)
             .iter()
             .filter(|entry| entry.path.0.starts_with(b"work/"))
-            .filter(|entry| !entry.stat.as_ref().is_ok_and(judge::is_whiteout))
+            .filter(|entry| !entry.stat.as_ref().is_ok_and(trees::is_whiteout))
             .map(|entry| entry.path.to_string())
             .collect();
         if !left.is_empty() {
@@ -375,6 +376,6 @@ fn look_at(path: &Path) -> Tree {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let tree = sys::open_at(libc::AT_FDCWD, &c_path(path), flags, 0).map(|fd| tree::walk(&fd, true));
     // The walk goes from directory to directory; stay in none of them.
-    let _ = std::env::set_current_dir("/");
+    std::env::set_current_dir("/").ok();
     tree.unwrap_or_default()
 }

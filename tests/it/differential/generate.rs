@@ -1,101 +1,33 @@
 //! Makes programs: one event after the other, each from the seed and from what the reference answered so far.
 
 use super::bytes::Bytes;
+use super::choose::{LENGTHS, OFFSETS, OPEN_EXTRAS, SIZES};
 use super::model::{Effect, Kind, Model};
-use super::nasty;
-use super::op::{Call, Event, Fill, Look, PEOPLE, SLOTS, Slot, When};
+use super::op::{Call, Event, Look, PEOPLE, SLOTS, Slot};
 use super::rng::Rng;
 use super::tree::Tree;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
+pub(super) enum Held {
     File,
     Dir,
 }
 
 pub struct Generator {
-    rng: Rng,
-    model: Model,
-    cwd: Vec<Bytes>,
-    slots: Vec<[Option<Held>; SLOTS as usize]>,
+    pub(super) rng: Rng,
+    pub(super) model: Model,
+    pub(super) cwd: Vec<Bytes>,
+    pub(super) slots: Vec<[Option<Held>; SLOTS as usize]>,
     /// What the last step will have changed if it succeeds.
-    pending: Option<Effect>,
-    who: usize,
-    left: usize,
+    pub(super) pending: Option<Effect>,
+    pub(super) who: usize,
+    pub(super) left: usize,
 }
 
-const MODES: &[u32] = &[
-    0o644, 0o600, 0o666, 0o777, 0o755, 0o000, 0o4755, 0o2755, 0o6777, 0o1777, 0o2777, 0o400, 0o200, 0o070,
-    0o7777,
-];
-const LENGTHS: &[i64] = &[
-    0,
-    1,
-    10,
-    100,
-    4095,
-    4096,
-    5000,
-    70_000,
-    1 << 20,
-    (1 << 20) + 1,
-    -1,
-];
-const OFFSETS: &[i64] = &[0, 0, 0, 1, 50, 4090, 4096, 65_536, 300_050, 1 << 20, 2 << 20];
-const SIZES: &[u32] = &[0, 1, 7, 20, 100, 4096, 5000, 66_000];
-const IDS: &[u32] = &[u32::MAX, u32::MAX, 0, 1001, 1001, 1002, 1003];
-const SECONDS: &[i64] = &[
-    -1,
-    0,
-    1,
-    -(1 << 31),
-    -(1 << 31) - 1,
-    1 << 31,
-    1 << 32,
-    1 << 33,
-    1_000_000_000,
-    -1_000_000_000,
-];
-const XATTRS: &[&str] = &[
-    "user.colour",
-    "user.colour",
-    "user.n1",
-    "user.empty",
-    "trusted.t1",
-    "trusted.note",
-    "trusted.overlay.opaque",
-    "trusted.overlay.whiteout",
-    "trusted.overlay.redirect",
-    "trusted.overlay.metacopy",
-    "trusted.overlay.origin",
-    "trusted.overlay.overlay.x",
-    "trusted.overlay.impure",
-    "trusted.overlay.",
-    "user.overlay.opaque",
-    "security.capability",
-    "security.other",
-    "system.posix_acl_access",
-    "system.posix_acl_access",
-    "system.posix_acl_default",
-    "system.posix_acl_default",
-    "nonsense",
-    "user.",
-];
-const OPEN_EXTRAS: &[(i32, usize)] = &[
-    (libc::O_CREAT, 35),
-    (libc::O_EXCL, 8),
-    (libc::O_TRUNC, 12),
-    (libc::O_APPEND, 12),
-    (libc::O_DIRECTORY, 5),
-    (libc::O_NOFOLLOW, 8),
-    (libc::O_DIRECT, 2),
-    (libc::O_SYNC, 2),
-    (libc::O_NOATIME, 2),
-    (libc::O_PATH, 2),
-];
+type Weighted = (u32, fn(&mut Generator) -> Call);
 
 /// How often each kind of call comes.
-const WEIGHTS: &[(u32, fn(&mut Generator) -> Call)] = &[
+const WEIGHTS: &[Weighted] = &[
     (100, Generator::open),
     (30, Generator::close),
     (90, Generator::slot_io),
@@ -194,161 +126,6 @@ impl Generator {
         }
     }
 
-    // Names.
-
-    /// Spells a path for the current worker.
-    fn spell(&mut self, path: &Bytes) -> Bytes {
-        self.model.heat(path);
-        let cwd = &self.cwd[self.who];
-        if path == cwd {
-            return Bytes::from(if self.rng.chance(50) || path.0.is_empty() {
-                "."
-            } else {
-                "../."
-            });
-        }
-        if cwd.0.is_empty() && self.rng.chance(80) {
-            return path.clone();
-        }
-        if let Some([b'/', rest @ ..]) = path.0.strip_prefix(&cwd.0[..])
-            && !cwd.0.is_empty()
-            && self.rng.chance(85)
-        {
-            return Bytes::from(rest);
-        }
-        let mut full = b"/".to_vec();
-        full.extend_from_slice(&path.0);
-        Bytes(full)
-    }
-
-    fn dir(&mut self) -> Bytes {
-        if self.rng.chance(20) {
-            return Bytes::default();
-        }
-        self.model
-            .existing(&mut self.rng, Some(Kind::Dir))
-            .unwrap_or_default()
-    }
-
-    fn new_name(&mut self) -> Bytes {
-        let dir = self.dir();
-        let name: Vec<u8> = match self.rng.below(30) {
-            0 => b"\xfe\xff bad".to_vec(),
-            1 => vec![b'L'; 255],
-            2 => b"f".to_vec(),
-            3 => b"sub".to_vec(),
-            n => format!("n{}", n % 7).into_bytes(),
-        };
-        dir.join(&name)
-    }
-
-    fn odd(&mut self) -> Bytes {
-        let some = self.model.existing(&mut self.rng, None).unwrap_or_default();
-        match self.rng.below(8) {
-            0 => some.join(b"n1"),
-            1 => Bytes([&some.0[..], b"/"].concat()),
-            2 => some.join(b".."),
-            3 => some.join(b"../f"),
-            4 => self.dir().join(&[b'T'; 256]),
-            5 => Bytes::default(),
-            6 => {
-                let link = self
-                    .model
-                    .existing(&mut self.rng, Some(Kind::Symlink))
-                    .unwrap_or_default();
-                link.join(b"n2")
-            }
-            _ => some.join(b"."),
-        }
-    }
-
-    /// A name that is probably there.
-    fn old(&mut self, kind: Option<Kind>) -> Bytes {
-        match self.rng.below(100) {
-            0..=84 => self.model.existing(&mut self.rng, kind),
-            85..=93 => self.model.gone(&mut self.rng),
-            94..=96 => Some(self.new_name()),
-            _ => Some(self.odd()),
-        }
-        .unwrap_or_else(|| Bytes::from("f"))
-    }
-
-    /// A name that is probably free.
-    fn free(&mut self) -> Bytes {
-        match self.rng.below(100) {
-            0..=39 => self.model.gone(&mut self.rng),
-            40..=79 => Some(self.new_name()),
-            80..=96 => self.model.existing(&mut self.rng, None),
-            _ => Some(self.odd()),
-        }
-        .unwrap_or_else(|| Bytes::from("n0"))
-    }
-
-    fn slot(&mut self, held: Held) -> Slot {
-        let fitting: Vec<Slot> = (0..SLOTS)
-            .filter(|&s| self.slots[self.who][s as usize] == Some(held))
-            .collect();
-        if fitting.is_empty() || self.rng.chance(2) {
-            // Most likely not open at all; but a file call must never meet a directory.
-            let empty: Vec<Slot> = (0..SLOTS)
-                .filter(|&s| self.slots[self.who][s as usize].is_none())
-                .collect();
-            return empty.first().or(fitting.first()).copied().unwrap_or(0);
-        }
-        *self.rng.pick(&fitting)
-    }
-
-    /// Never -1 for both: such a chown does not reach a FUSE server, so that the kernel's copy-up has no match.
-    fn ids(&mut self) -> (u32, u32) {
-        let (uid, gid) = (*self.rng.pick(IDS), *self.rng.pick(IDS));
-        if (uid, gid) == (u32::MAX, u32::MAX) {
-            (uid, 1001)
-        } else {
-            (uid, gid)
-        }
-    }
-
-    fn mode(&mut self) -> u32 {
-        *self.rng.pick(MODES)
-    }
-
-    fn fill(&mut self) -> Fill {
-        Fill {
-            seed: self.rng.below(90) as u8,
-            len: *self.rng.pick(SIZES),
-        }
-    }
-
-    fn when(&mut self) -> When {
-        match self.rng.below(10) {
-            0 => When::Omit,
-            1 | 2 => When::Now,
-            _ => When::At(
-                *self.rng.pick(SECONDS),
-                *self.rng.pick(&[0, 1, 500_000_000, 999_999_999]),
-            ),
-        }
-    }
-
-    fn xattr_name(&mut self) -> Bytes {
-        Bytes::from(*self.rng.pick(XATTRS))
-    }
-
-    fn xattr_value(&mut self, name: &Bytes) -> Bytes {
-        let odd = self.rng.chance(8);
-        Bytes(match (&name.0[..], self.rng.below(4)) {
-            _ if odd => vec![b'v'; *self.rng.pick(&[0usize, 300, 70_000])],
-            (b"security.capability", _) => nasty::CAPABILITY.to_vec(),
-            (name, 0) if name.starts_with(b"system.") => nasty::acl_minimal(),
-            (name, 1) if name.starts_with(b"system.") => nasty::acl_with_group(),
-            (name, _) if name.starts_with(b"system.") => nasty::acl_with_user(),
-            (_, 0) => b"y".to_vec(),
-            (_, n) => format!("value {n}").into_bytes(),
-        })
-    }
-
-    // Calls.
-
     fn open(&mut self) -> Call {
         let access =
             [libc::O_RDONLY, libc::O_RDWR, libc::O_WRONLY][self.rng.weighted([45, 40, 15].into_iter())];
@@ -431,12 +208,17 @@ impl Generator {
                 slot,
                 len: *self.rng.pick(LENGTHS),
             },
-            18 | 19 => Call::Fallocate {
-                slot,
-                mode: *self.rng.pick(&[0, 0, 1, 1, 3, 3, 2, 8, 0x10, 0x11, 0x20, 0x40]),
-                at,
-                len: *self.rng.pick(&[0, 1, 100, 4096, 70_000]),
-            },
+            18 | 19 => {
+                // FUSE refuses the last three itself, where the overlay drops setuid first: root may keep it.
+                let modes = &[0, 0, 1, 1, 3, 3, 2, 0x10, 0x11, 8, 0x20, 0x40];
+                let modes = if PEOPLE[self.who].uid == 0 {
+                    &modes[..]
+                } else {
+                    &modes[..9]
+                };
+                let (mode, len) = (*self.rng.pick(modes), *self.rng.pick(&[0, 1, 100, 4096, 70_000]));
+                Call::Fallocate { slot, mode, at, len }
+            }
             20 => Call::MmapRead { slot, at, len },
             21 | 22 => Call::MmapWrite {
                 slot,

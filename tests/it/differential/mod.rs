@@ -4,6 +4,7 @@
 
 mod bytes;
 mod calls;
+mod choose;
 mod engine;
 mod generate;
 mod hunt;
@@ -21,13 +22,14 @@ mod shrink;
 mod sys;
 mod system;
 mod tree;
+mod trees;
 mod worker;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hunt::{Hunt, number};
-use system::{Kernel, Program};
+use system::{Kernel, Program, ours};
 
 /// The seeds that every run of the tests begins with.
 const FIRST_SEED: u64 = 1;
@@ -65,7 +67,7 @@ fn plyfs_does_what_the_kernel_does() {
         most_finds: 1,
         shrink: Duration::from_secs(120),
     };
-    let found = on_own_thread(|| hunt.run(&Kernel, &Program::ours())).expect("the engine");
+    let found = on_own_thread(|| hunt.run(&Kernel, &*ours())).expect("the engine");
     println!("{found}");
     assert!(found.finds.is_empty(), "unexplained differences:\n{found}");
 }
@@ -132,7 +134,7 @@ fn soak() {
         most_finds: number("PLYFS_FINDS").unwrap_or(1) as usize,
         shrink: Duration::from_secs(number("PLYFS_SHRINK_SECONDS").unwrap_or(120)),
     };
-    let found = on_own_thread(|| hunt.run(&Kernel, &Program::ours())).expect("the engine");
+    let found = on_own_thread(|| hunt.run(&Kernel, &*ours())).expect("the engine");
     println!("{found}");
     assert!(
         found.finds.is_empty(),
@@ -148,7 +150,7 @@ fn replay() {
     let file = std::env::var_os("PLYFS_REPLAY").expect("PLYFS_REPLAY=FILE");
     let text = std::fs::read(&file).expect("the replay file");
     let program: op::Program = serde_json::from_slice(&text).expect("a program");
-    let end = on_own_thread(|| hunt::replay(&program, &Kernel, &Program::ours())).expect("the engine");
+    let end = on_own_thread(|| hunt::replay(&program, &Kernel, &*ours())).expect("the engine");
     println!("{end:?}");
     assert!(matches!(end, engine::End::Agreed | engine::End::Accepted));
 }

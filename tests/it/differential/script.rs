@@ -1,7 +1,5 @@
 //! Prints a program as a shell script that anybody can run: `sh repro.sh kernel`, `sh repro.sh /path/to/plyfs`.
 
-use std::fmt::Write;
-
 use super::bytes::Bytes;
 use super::layers::{Item, What};
 use super::op::{Call, Event, Fill, PEOPLE, Program, When};
@@ -95,25 +93,23 @@ echo '--- upper'; (cd u; find . -printf '%p %y %#m %U:%G links %n mtime %T@ -> %
 pub fn script(program: &Program, difference: &str) -> String {
     let mut text = HEAD.to_owned();
     for line in format!("Seed {}. {difference}", program.seed).lines() {
-        let _ = writeln!(text, "# {line}");
+        text += &format!("# {line}\n");
     }
     for (layer, items) in [("l", &program.layers.lower), ("u", &program.layers.upper)] {
         for item in items {
-            let _ = writeln!(text, "{}", layer_line(layer, item));
+            text += &(layer_line(layer, item) + "\n");
         }
     }
     text.push_str(MOUNT);
-    let _ = writeln!(text, "python3 - <<'END'\n{PRELUDE}");
-    for worker in 0..PEOPLE.len() {
-        let p = PEOPLE[worker];
+    text += &format!("python3 - <<'END'\n{PRELUDE}\n");
+    for (worker, p) in PEOPLE.iter().enumerate() {
         let used = program
             .events
             .iter()
             .any(|e| matches!(e, Event::Step { worker: w, .. } if *w as usize == worker));
         if used {
-            let _ = writeln!(
-                text,
-                "person({worker}, {}, {}, {}, 0o{:03o})",
+            text += &format!(
+                "person({worker}, {}, {}, {}, 0o{:03o})\n",
                 p.uid, p.gid, p.extra_group, p.umask
             );
         }
@@ -121,14 +117,10 @@ pub fn script(program: &Program, difference: &str) -> String {
     for event in &program.events {
         match event {
             Event::Step { worker, call, .. } => {
-                let _ = writeln!(
-                    text,
-                    "do({worker}, {})",
-                    python_string(call_line(call).as_bytes())
-                );
+                text += &format!("do({worker}, {})\n", python_string(call_line(call).as_bytes()));
             }
             other => {
-                let _ = writeln!(text, "# {other:?}: see the engine's replay file for this step");
+                text += &format!("# {other:?}: see the engine's replay file for this step\n");
             }
         }
     }
@@ -162,8 +154,7 @@ fn layer_line(layer: &str, item: &Item) -> String {
         What::Sparse { mode, pieces, size } => {
             let mut line = format!("truncate -s {size} {path}; chmod {mode:o} {path}");
             for (at, data) in pieces {
-                let _ = write!(
-                    line,
+                line += &format!(
                     "; fill {} {} | dd of={path} bs=64k oflag=seek_bytes seek={at} conv=notrunc status=none",
                     data.seed, data.len
                 );

@@ -34,6 +34,15 @@ pub trait System: Sync {
     fn mount(&self, place: &Place) -> Result<Mounted, String>;
 }
 
+/// The system under test: the program built here, or what `PLYFS_TEST_OURS` names.
+pub fn ours() -> Box<dyn System> {
+    match std::env::var_os("PLYFS_TEST_OURS") {
+        Some(word) if word == "kernel" => Box::new(Kernel),
+        Some(path) => Box::new(Program::other(path.into())),
+        None => Box::new(Program::built_here()),
+    }
+}
+
 /// The kernel's own overlay: the reference.
 pub struct Kernel;
 
@@ -61,14 +70,11 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn ours() -> Self {
-        match std::env::var_os("PLYFS_TEST_OURS") {
-            Some(path) => Self::other(path.into()),
-            None => Self {
-                path: env!("CARGO_BIN_EXE_plyfs").into(),
-                words: std::env::var("PLYFS_TEST_OURS_OPTIONS").unwrap_or(",dev,suid".into()),
-                options_first: false,
-            },
+    fn built_here() -> Self {
+        Self {
+            path: env!("CARGO_BIN_EXE_plyfs").into(),
+            words: std::env::var("PLYFS_TEST_OURS_OPTIONS").unwrap_or(",dev,suid".into()),
+            options_first: false,
         }
     }
 
@@ -147,8 +153,8 @@ fn wait(mut child: Child, patience: Duration) -> Result<ExitStatus, String> {
             Ok(Some(status)) => return Ok(status),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
             Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
+                child.kill().ok();
+                child.wait().ok();
                 return Err("the mounting program does not return".into());
             }
             Err(error) => return Err(error.to_string()),
@@ -192,7 +198,7 @@ impl Mounted {
     /// Ends every request that waits, so that no caller hangs on.
     pub fn abort(&self) {
         if let Some(number) = self.connection {
-            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
+            std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1").ok();
         }
     }
 
@@ -216,7 +222,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if umount(&self.at, 0).is_err() {
             self.abort();
-            let _ = umount(&self.at, libc::MNT_DETACH);
+            umount(&self.at, libc::MNT_DETACH).ok();
         }
     }
 }
@@ -271,7 +277,7 @@ impl Bench {
                 .read_dir()
                 .is_ok_and(|mut entries| entries.next().is_none())
         {
-            let _ = mount("none", control, "fusectl", 0, "");
+            mount("none", control, "fusectl", 0, "").ok();
         }
         let disk = std::env::var_os("PLYFS_DIFF_DIR").map(PathBuf::from);
         let on_disk = disk.is_some();
@@ -325,9 +331,9 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         if !self.on_disk {
-            let _ = umount(&self.root, libc::MNT_DETACH);
+            umount(&self.root, libc::MNT_DETACH).ok();
         }
-        let _ = std::fs::remove_dir_all(&self.root);
+        std::fs::remove_dir_all(&self.root).ok();
     }
 }
 
@@ -353,10 +359,10 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         if self.on_disk {
-            let _ = std::fs::remove_dir_all(&self.root);
+            std::fs::remove_dir_all(&self.root).ok();
         } else {
-            let _ = umount(&self.root, libc::MNT_DETACH);
-            let _ = std::fs::remove_dir(&self.root);
+            umount(&self.root, libc::MNT_DETACH).ok();
+            std::fs::remove_dir(&self.root).ok();
         }
     }
 }

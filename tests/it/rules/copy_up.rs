@@ -379,7 +379,7 @@ fn k64_sparse_files_stay_sparse() {
         let fd = sys::open(env.m("holes"), libc::O_RDONLY).unwrap();
         env.eq("the first hole", sys::lseek(&fd, 0, libc::SEEK_DATA), Ok(0));
         let hole = sys::lseek(&fd, 0, libc::SEEK_HOLE).unwrap();
-        env.check("SEEK_HOLE", hole >= 4 && hole <= 1 << 20);
+        env.check("SEEK_HOLE", (4..=1 << 20).contains(&hole));
         let data = sys::lseek(&fd, 5 << 20, libc::SEEK_DATA).unwrap();
         env.check("SEEK_DATA", data > 9 << 20 && data <= 10 << 20);
         env.fails("SEEK_DATA at the end", sys::ENXIO, || {

@@ -110,9 +110,12 @@ fn a_directory_swapped_for_a_symlink_while_mounted() {
         // Swaps lower and upper directories for symlinks and back, as fast as it can.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                for (root, name) in
-                    [(&layers.lower, "d"), (&layers.lower, "d/e"), (&layers.upper, "d"), (&layers.upper, "d/e")]
-                {
+                for (root, name) in [
+                    (&layers.lower, "d"),
+                    (&layers.lower, "d/e"),
+                    (&layers.upper, "d"),
+                    (&layers.upper, "d/e"),
+                ] {
                     let (here, aside) = (root.join(name), root.join("aside"));
                     if sys::rename(&here, &aside).is_ok() {
                         let _ = sys::make_symlink(&outside, &here);
@@ -128,7 +131,7 @@ fn a_directory_swapped_for_a_symlink_while_mounted() {
         who::in_thread(|| {
             // Inside the view an absolute symlink leads nowhere; only the server could follow it to the outside.
             who::chroot(&layers.merged);
-            assert_eq!(sys::cat(&outside.join("f")), Err(sys::ENOENT));
+            assert_eq!(sys::cat(outside.join("f")), Err(sys::ENOENT));
             for i in 0..3000 {
                 for name in ["/d/e/f", "/d/e/g", "/d/f"] {
                     if let Ok(text) = sys::text(name) {
