@@ -291,8 +291,8 @@ fn compare(name: &str, way: Way) {
         let _ = writeln!(failures, "kernel printed:\n{theirs}\nplyfs printed:\n{mine}");
     }
     let (a, b) = (
-        snapshot(&kernel.layers.upper).as_upper(),
-        snapshot(&ours.layers.upper).as_upper(),
+        snapshot(&kernel.layers.upper).into_upper(),
+        snapshot(&ours.layers.upper).into_upper(),
     );
     for line in a.differences(&b, "kernel", "plyfs") {
         let _ = writeln!(failures, "upper: {line}");
