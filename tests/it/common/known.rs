@@ -98,7 +98,7 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
     Difference {
         id: "rmdir-stray-whiteouts",
         rule: "K86",
-        kernel: "rmdir of an upper directory that holds nothing but whiteouts without a use: ENOTEMPTY.",
+        kernel: "rmdir of a pure directory that holds nothing but stray whiteouts, where the lower lacks the name: ENOTEMPTY.",
         plyfs: "The whiteouts are cleared and the directory goes.",
         why: "The directory is empty in the view.",
     },

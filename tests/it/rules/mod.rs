@@ -2,6 +2,7 @@
 
 mod attributes;
 mod copy_up;
+mod coverage;
 mod entries;
 mod features;
 mod hostile;
