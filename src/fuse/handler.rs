@@ -55,7 +55,8 @@ struct Shared {
     device: OwnedFd,
     modes: Modes,
     ttl: Duration,
-    files: Mutex<HashMap<u64, Arc<OpenFile>>>,
+    /// Open files, each with the user it was opened for.
+    files: Mutex<HashMap<u64, (Arc<OpenFile>, u32)>>,
     dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     next_handle: AtomicU64,
 }
@@ -160,7 +161,11 @@ impl Shared {
     }
 
     fn file(&self, handle: FileHandle) -> Result<Arc<OpenFile>> {
-        self.files.lock().get(&handle.0).cloned().ok_or(Errno::BADF)
+        self.files
+            .lock()
+            .get(&handle.0)
+            .map(|(open, _)| Arc::clone(open))
+            .ok_or(Errno::BADF)
     }
 
     fn dir(&self, handle: FileHandle) -> Result<Arc<OpenDir>> {
@@ -215,14 +220,14 @@ impl Shared {
             Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
             Answered::Cached { .. } => (FopenFlags::empty(), 0),
         };
-        self.files.lock().insert(handle, open);
+        self.files.lock().insert(handle, (open, uid));
         (handle, mode | FopenFlags::FOPEN_NOFLUSH, backing)
     }
 
     fn remove_file(&self, handle: u64) {
-        let open = self.files.lock().remove(&handle);
-        if let Some(open) = open {
-            self.modes.leave(open.node.id);
+        let removed = self.files.lock().remove(&handle);
+        if let Some((open, uid)) = removed {
+            self.modes.leave(&open, uid);
         }
     }
 

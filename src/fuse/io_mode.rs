@@ -41,8 +41,8 @@ struct Passed {
     opens: u32,
     backing: Backing,
     keeps_suid: bool,
-    /// Somebody else than root may write too.
-    strangers: bool,
+    /// How many opens for writing are not root's.
+    strangers: u32,
 }
 
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl Modes {
     /// Chooses the mode of one more open.
     pub fn enter(&self, open: &OpenFile, uid: u32) -> Answered {
         let node = &open.node;
+        let stranger = is_stranger(open, uid);
         let mut nodes = self.nodes.lock();
         let keep = |node: &Node| !node.cache_bypassed.swap(false, Ordering::Relaxed);
         match nodes.get_mut(&node.id) {
@@ -98,7 +99,7 @@ impl Modes {
             }
             Some(Mode::Passthrough(passed)) => {
                 passed.opens = passed.opens.saturating_add(1);
-                passed.strangers |= open.writes && uid != 0;
+                passed.strangers = passed.strangers.saturating_add(stranger);
                 if open.writes {
                     node.cache_bypassed.store(true, Ordering::Relaxed);
                 }
@@ -113,12 +114,11 @@ impl Modes {
                 if open.writes {
                     node.cache_bypassed.store(true, Ordering::Relaxed);
                 }
-                let strangers = open.writes && uid != 0;
                 let passed = Passed {
                     opens: 1,
                     backing,
                     keeps_suid,
-                    strangers,
+                    strangers: stranger,
                 };
                 nodes.insert(node.id, Mode::Passthrough(passed));
                 Answered::Passthrough(id)
@@ -155,18 +155,24 @@ impl Modes {
     /// True if setuid bits given to the node now would survive a write by somebody who must not keep them.
     pub fn would_keep_suid(&self, node: NodeId) -> bool {
         match self.nodes.lock().get(&node) {
-            Some(Mode::Passthrough(passed)) => passed.keeps_suid && passed.strangers,
+            Some(Mode::Passthrough(passed)) => passed.keeps_suid && passed.strangers > 0,
             _ => false,
         }
     }
 
-    /// One open of the node was closed.
-    pub fn leave(&self, node: NodeId) {
+    /// One open of the node, answered to `uid`, was closed.
+    pub fn leave(&self, open: &OpenFile, uid: u32) {
+        let node = open.node.id;
         let mut nodes = self.nodes.lock();
         let last = match nodes.get_mut(&node) {
-            Some(Mode::Cached(count) | Mode::Passthrough(Passed { opens: count, .. })) => {
-                *count = count.saturating_sub(1);
-                *count == 0
+            Some(Mode::Cached(opens)) => {
+                *opens = opens.saturating_sub(1);
+                *opens == 0
+            }
+            Some(Mode::Passthrough(passed)) => {
+                passed.opens = passed.opens.saturating_sub(1);
+                passed.strangers = passed.strangers.saturating_sub(is_stranger(open, uid));
+                passed.opens == 0
             }
             None => false,
         };
@@ -174,4 +180,9 @@ impl Modes {
         drop(nodes);
         drop(gone);
     }
+}
+
+/// 1 for an open for writing by another user than root.
+fn is_stranger(open: &OpenFile, uid: u32) -> u32 {
+    u32::from(open.writes && uid != 0)
 }

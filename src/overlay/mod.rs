@@ -1,6 +1,6 @@
 //! The rules and the state of one merged view.
 //!
-//! A request is answered in seven steps, straight down: decode (in [`crate::fuse`]), lock the node, look at
+//! A request is answered in seven steps, straight down: decode (the protocol's work), lock the node, look at
 //! both layers (`look.rs`), plan (`merge.rs`, pure), copy up what the plan needs (`copy_up.rs`), act with
 //! one or two system calls that publish the result, record it in the table of nodes (`node.rs`).
 
