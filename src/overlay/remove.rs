@@ -76,6 +76,9 @@ impl Overlay {
     /// Keeps an object reachable that is about to lose its only known name, for those who work in it or hold
     /// it without having opened it (`O_PATH`): a directory, or a file that has further names.
     pub(super) fn keep_reachable(&self, node: &Arc<Node>, nlink: u32) {
+        if node.state().links.len() > 1 {
+            return;
+        }
         let kept = match (node.is_dir(), node.upper().is_some()) {
             (true, true) => self.dirs.get(node, Layer::Upper),
             (true, false) => self.dirs.get(node, Layer::Lower),
