@@ -152,6 +152,10 @@ impl Run<'_> {
                 Event::Compare => Some(self.compare("compare")?),
                 Event::Remount | Event::Swap => {
                     self.compare("before umount")?;
+                    // Who opened what is forgotten with the mount.
+                    if !self.judge.fell.is_empty() {
+                        return Err(Stop::Accepted);
+                    }
                     self.end()?;
                     self.layers_unmounted()?;
                     if event == Event::Swap {

@@ -71,7 +71,7 @@ pub const TABLE: &[Known] = &[
     },
     Known {
         id: SHARED_SETUID,
-        reason: "setuid bits given to a file that an ordinary user had opened fall with root's write too",
+        reason: "setuid bits given to a file that an ordinary user had opened fall with root's write too. The program ends at the next umount",
     },
     Known {
         id: FAILED_RENAME,

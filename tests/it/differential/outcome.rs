@@ -56,6 +56,12 @@ pub struct Seen {
     pub after: Answer<Stat>,
 }
 
+impl Seen {
+    pub fn mode_changes(&self) -> bool {
+        matches!((&self.before, &self.after), (Ok(before), Ok(after)) if before.mode != after.mode)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub result: Answer<Value>,
