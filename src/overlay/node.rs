@@ -83,6 +83,8 @@ pub struct Node {
     pub entries: Mutex<()>,
     /// The kernel wrote the file itself, past its page cache for this node.
     pub cache_bypassed: AtomicBool,
+    /// Its capability was removed by the request before this one.
+    pub capability_removed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -617,6 +619,7 @@ fn new_node(id: NodeId, birth: &Birth, number: u64) -> Node {
         copying: Mutex::new(()),
         entries: Mutex::new(()),
         cache_bypassed: AtomicBool::new(false),
+        capability_removed: AtomicBool::new(false),
         state: Mutex::new(State {
             number,
             links: SmallVec::new(),
