@@ -1,33 +1,29 @@
 //! One method for each request: decode, call the overlay, answer.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 
-use super::io_mode::{Answered, Modes};
+use super::convert::{caller, errno, file_type, set_time};
+use super::io_mode::Modes;
+use super::shared::{Shared, reply_empty, reply_xattr};
 use super::wire::{self, Answer, EntryOut};
-use crate::overlay::{
-    Caller, Changes, NewObject, Node, NodeId, OpenDir, OpenFile, Overlay, Ownership, RenameFlag,
-};
-use crate::sys::at::SetTime;
-use crate::sys::creds::Ids;
-use crate::sys::stat::{Stat, Time};
-use crate::sys::{Errno, Result, io as sysio};
+use crate::overlay::{Changes, NewObject, Overlay, Ownership, RenameFlag};
+use crate::sys::{Errno, io as sysio};
 
 /// What the kernel is asked for; each only where it is offered.
 const WANTED: &[InitFlags] = &[
@@ -44,22 +40,8 @@ const WANTED: &[InitFlags] = &[
 
 /// The greatest write in one request, bytes.
 const MAX_WRITE: u32 = 1 << 20;
-/// Copying more than this up is left to a thread of its own, so that other requests need not wait.
-const LARGE: u64 = 1 << 20;
 /// `FS_IOC_GETFLAGS` on 64-bit and, for 32-bit programs, `FS_IOC32_GETFLAGS`.
 const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
-
-#[derive(Debug)]
-struct Shared {
-    overlay: Arc<Overlay>,
-    device: OwnedFd,
-    modes: Modes,
-    ttl: Duration,
-    /// Open files, each with the user it was opened for.
-    files: Mutex<HashMap<u64, (Arc<OpenFile>, u32)>>,
-    dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
-    next_handle: AtomicU64,
-}
 
 /// Answers the kernel's requests.
 #[derive(Debug)]
@@ -69,212 +51,6 @@ pub struct Handler {
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-fn errno(errno: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(errno.raw_os_error())
-}
-
-fn caller(req: &Request, umask: u32) -> Caller {
-    Caller {
-        ids: Ids {
-            uid: req.uid(),
-            gid: req.gid(),
-        },
-        umask,
-        pid: req.pid(),
-    }
-}
-
-/// fuser turns seconds and nanoseconds before 1970 into a wrong instant, but in a way that can be undone.
-fn from_fuser_time(time: SystemTime) -> Time {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => Time {
-            secs: after.as_secs() as i64,
-            nanos: after.subsec_nanos(),
-        },
-        Err(before) => {
-            let before = before.duration();
-            Time {
-                secs: (before.as_secs() as i64).wrapping_neg(),
-                nanos: before.subsec_nanos(),
-            }
-        }
-    }
-}
-
-fn set_time(time: Option<TimeOrNow>) -> SetTime {
-    match time {
-        None => SetTime::Keep,
-        Some(TimeOrNow::Now) => SetTime::Now,
-        Some(TimeOrNow::SpecificTime(time)) => SetTime::At(from_fuser_time(time)),
-    }
-}
-
-fn file_type(kind: u32) -> FileType {
-    match kind {
-        libc::S_IFDIR => FileType::Directory,
-        libc::S_IFLNK => FileType::Symlink,
-        libc::S_IFCHR => FileType::CharDevice,
-        libc::S_IFBLK => FileType::BlockDevice,
-        libc::S_IFIFO => FileType::NamedPipe,
-        libc::S_IFSOCK => FileType::Socket,
-        _ => FileType::RegularFile,
-    }
-}
-
-fn system_time(time: Time) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(time.nanos));
-    let whole = Duration::from_secs(time.secs.unsigned_abs());
-    let base = if time.secs >= 0 {
-        SystemTime::UNIX_EPOCH.checked_add(whole)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_sub(whole)
-    };
-    base.and_then(|base| base.checked_add(nanos))
-        .unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn file_attr(stat: &Stat) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(stat.ino),
-        size: stat.size,
-        blocks: stat.blocks,
-        atime: system_time(stat.atime),
-        mtime: system_time(stat.mtime),
-        ctime: system_time(stat.ctime),
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(stat.kind()),
-        perm: (stat.mode & 0o7777) as u16,
-        nlink: stat.nlink,
-        uid: stat.uid,
-        gid: stat.gid,
-        rdev: wire::pack_device(stat.rdev),
-        blksize: stat.blksize,
-        flags: 0,
-    }
-}
-
-impl Shared {
-    fn handle(&self) -> u64 {
-        self.next_handle.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn file(&self, handle: FileHandle) -> Result<Arc<OpenFile>> {
-        self.files
-            .lock()
-            .get(&handle.0)
-            .map(|(open, _)| Arc::clone(open))
-            .ok_or(Errno::BADF)
-    }
-
-    fn dir(&self, handle: FileHandle) -> Result<Arc<OpenDir>> {
-        self.dirs.lock().get(&handle.0).cloned().ok_or(Errno::BADF)
-    }
-
-    fn entry_out<'a>(&self, node: NodeId, stat: &'a Stat) -> EntryOut<'a> {
-        EntryOut {
-            node,
-            stat: Some(stat),
-            name_ttl: self.ttl,
-            attr_ttl: self.ttl,
-        }
-    }
-
-    /// Sends an answer in which nodes were counted as looked up; takes the counts back if nobody gets it.
-    fn deliver(&self, answer: Answer, counted: &[NodeId]) -> bool {
-        let sent = answer.send(&self.device);
-        if let Err(errno) = sent {
-            log::debug!("an answer was not wanted any more: {errno}");
-            counted.iter().for_each(|node| self.overlay.forget(*node, 1));
-        }
-        sent.is_ok()
-    }
-
-    fn reply_entry(&self, req: &Request, reply: ReplyEntry, result: Result<(Arc<Node>, Stat)>) {
-        match result {
-            Ok((node, stat)) => {
-                let mut answer = Answer::new(req.unique().0);
-                answer.entry(&self.entry_out(node.id, &stat));
-                self.deliver(answer, &[node.id]);
-                // The answer is out; fuser's own would be a second one. Nothing but a reference is lost.
-                std::mem::forget(reply);
-            }
-            Err(error) => reply.error(errno(error)),
-        }
-    }
-
-    fn reply_attr(&self, reply: ReplyAttr, result: Result<Stat>) {
-        match result {
-            Ok(stat) => reply.attr(&self.ttl, &file_attr(&stat)),
-            Err(error) => reply.error(errno(error)),
-        }
-    }
-
-    /// Gives an open file its handle, and chooses who does its I/O.
-    fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> (u64, FopenFlags, u32) {
-        let handle = self.handle();
-        let (mode, backing) = match self.modes.enter(&open, uid) {
-            Answered::Passthrough(backing) => (FopenFlags::FOPEN_PASSTHROUGH, backing),
-            // All writes come through the view, so what the kernel has cached stays true between opens.
-            Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
-            Answered::Cached { .. } => (FopenFlags::empty(), 0),
-        };
-        self.files.lock().insert(handle, (open, uid));
-        (handle, mode | FopenFlags::FOPEN_NOFLUSH, backing)
-    }
-
-    fn remove_file(&self, handle: u64) {
-        let removed = self.files.lock().remove(&handle);
-        if let Some((open, uid)) = removed {
-            self.modes.leave(&open, uid);
-        }
-    }
-
-    fn reply_open(&self, unique: u64, uid: u32, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
-        match result {
-            Ok(open) => {
-                let (handle, flags, backing) = self.add_file(open, uid);
-                let mut answer = Answer::new(unique);
-                answer.open(handle, flags.bits(), backing);
-                if let Err(errno) = answer.send(&self.device) {
-                    log::debug!("an open file was not wanted any more: {errno}");
-                    self.remove_file(handle);
-                }
-                std::mem::forget(reply);
-            }
-            Err(error) => reply.error(errno(error)),
-        }
-    }
-
-    /// True if an operation on the node means copying much data first.
-    fn is_large(&self, node: NodeId) -> bool {
-        let Ok(node) = self.overlay.node(node) else {
-            return false;
-        };
-        node.is_file()
-            && node.upper().is_none()
-            && self.overlay.attributes(&node).is_ok_and(|stat| stat.size > LARGE)
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, result: Result<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
-    match result {
-        Err(error) => reply.error(errno(error)),
-        Ok(value) if size == 0 => match u32::try_from(value.len()) {
-            Ok(len) => reply.size(len),
-            Err(_) => reply.error(fuser::Errno::E2BIG),
-        },
-        Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(fuser::Errno::ERANGE),
-    }
 }
 
 impl Handler {
@@ -854,28 +630,5 @@ impl Filesystem for Handler {
             Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_survive_fuser() {
-        // As fuser computes it from (-2, 200_000_000), which means 1.8 s before 1970.
-        let wrong = SystemTime::UNIX_EPOCH - Duration::new(2, 200_000_000);
-        let time = from_fuser_time(wrong);
-        assert_eq!(
-            time,
-            Time {
-                secs: -2,
-                nanos: 200_000_000
-            }
-        );
-        assert_eq!(
-            system_time(time),
-            SystemTime::UNIX_EPOCH - Duration::from_millis(1800)
-        );
     }
 }

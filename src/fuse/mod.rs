@@ -1,10 +1,12 @@
 //! The protocol: decode a request, call the overlay, encode the answer.
 //!
-//! `handler.rs` has one short method for each request; `wire.rs` lays out the answers that fuser cannot
-//! express.
+//! `handler.rs` has one short method for each request, `shared.rs` gives the answers, and `wire.rs` lays out
+//! those that fuser cannot express.
 
+mod convert;
 mod handler;
 mod io_mode;
+mod shared;
 mod wire;
 
 use std::io;

@@ -204,6 +204,9 @@ impl Overlay {
         for dir in self.nodes.forget(id, count) {
             self.dirs.forget(dir);
         }
+        if self.nodes.shrink() {
+            crate::sys::memory::trim();
+        }
     }
 
     fn work(&self) -> Result<&Work> {

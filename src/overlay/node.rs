@@ -246,7 +246,12 @@ struct Table {
     /// Lower files whose number went to a copied-up name, in this mount or an earlier one.
     claimed: HashSet<u64>,
     last_id: NodeId,
+    /// The most nodes known since memory was given back.
+    peak: usize,
 }
+
+/// Tables this small are not worth shrinking.
+const SMALL: usize = 10_000;
 
 /// All nodes the kernel knows.
 #[derive(Debug, Default)]
@@ -457,6 +462,7 @@ impl Nodes {
                 children: 0,
             },
         );
+        table.peak = table.peak.max(table.nodes.len());
         if let Some(ino) = birth.upper.filter(|_| birth.upper_shared) {
             table.shared.insert(ino, Arc::clone(&node));
         }
@@ -570,6 +576,23 @@ impl Nodes {
             table.collect(id, &mut gone);
         }
         gone
+    }
+
+    /// Gives memory back after most nodes were forgotten. Answers whether there was any to give.
+    pub fn shrink(&self) -> bool {
+        let mut table = self.table.lock();
+        if table.peak < SMALL || table.nodes.len() > table.peak / 4 {
+            return false;
+        }
+        table.peak = table.nodes.len();
+        table.nodes.shrink_to_fit();
+        let hasher = table.hasher.clone();
+        table
+            .names
+            .shrink_to_fit(|n| hasher.hash_one((n.link.parent.id, &*n.link.name)));
+        table.lower_names.shrink_to_fit();
+        table.shared.shrink_to_fit();
+        true
     }
 
     /// How many nodes are known.

@@ -21,5 +21,6 @@ mod common;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod rootless;
 mod rules;
 mod smoke;

@@ -65,6 +65,15 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "git, rsync and cp -a compare them.",
     },
     Difference {
+        id: "unmapped-owners",
+        rule: "K69, K135",
+        kernel: "In a user namespace, a file whose owner has no id there can be removed by the owner of its directory; \
+                 changing it fails (EPERM, or EOVERFLOW at copy-up).",
+        plyfs: "It is a file of user 65534. If that id has no mapping either, nobody may change or remove it (EPERM); if \
+                it has, it is as any file of that user.",
+        why: "A server is told 65534 and cannot know whose the file really is.",
+    },
+    Difference {
         id: "deleted-lower-nlink",
         rule: "K47",
         kernel: "A deleted lower file held open read-only still says nlink 1.",
@@ -75,8 +84,9 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         id: "group-number",
         rule: "K42",
         kernel: "A member of a lower hard-link group changes its st_ino at copy-up.",
-        plyfs: "The name keeps its number.",
-        why: "A number that changes under an open file confuses tail, rsync and NFS.",
+        plyfs: "If no other name of the group has been looked up yet, the name keeps its number, and the others show \
+                another one.",
+        why: "In a lower made by hard links every file is in a group, and hardly any has a second name in the tree.",
     },
     Difference {
         id: "chmod-deleted-lower",
@@ -88,7 +98,7 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
     Difference {
         id: "rmdir-stray-whiteouts",
         rule: "K86",
-        kernel: "rmdir of an upper directory that holds nothing but whiteouts without a use: ENOTEMPTY.",
+        kernel: "rmdir of a pure directory that holds nothing but stray whiteouts, where the lower lacks the name: ENOTEMPTY.",
         plyfs: "The whiteouts are cleared and the directory goes.",
         why: "The directory is empty in the view.",
     },

@@ -90,7 +90,15 @@ impl Generator {
         self.pending = None;
         let which = self.rng.weighted(WEIGHTS.iter().map(|(weight, _)| *weight));
         let call = WEIGHTS[which].1(self);
-        let look = [Look::No, Look::Yes, Look::Times][self.rng.weighted([40, 52, 8].into_iter())];
+        let mut look = [Look::No, Look::Yes, Look::Times][self.rng.weighted([40, 52, 8].into_iter())];
+        // The judge must know whether a descriptor is of a deleted lower object (K72).
+        let changes = matches!(
+            call,
+            Call::Fchmod { .. } | Call::Fchown { .. } | Call::Futimens { .. } | Call::Fsetxattr { .. }
+        );
+        if changes && look == Look::No {
+            look = Look::Yes;
+        }
         Some(Event::Step {
             worker: self.who as u8,
             look,

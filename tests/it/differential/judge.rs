@@ -208,13 +208,23 @@ impl Judge {
                     self.counts.add(known::STALE_METADATA);
                     return Some(Verdict::Same);
                 }
-                // A deleted lower file cannot be copied up by name.
+                // A deleted lower file cannot be copied up by name: EEXIST, or another object is hit.
                 if let [slot] = call.slots()[..]
-                    && one == libc::EEXIST
                     && !matches!(call, Call::Open { .. } | Call::LinkSlot { .. })
                 {
-                    self.counts.add(known::STALE_METADATA);
-                    return Some(Verdict::PutAway(slot));
+                    let of_lower = a
+                        .seen
+                        .iter()
+                        .any(|seen| seen.before.as_ref().is_ok_and(|st| st.nlink > 0));
+                    if one == libc::EEXIST || (one == 0 && other == libc::ESTALE && of_lower) {
+                        self.counts.add(known::STALE_METADATA);
+                        let alike = one != 0 && other != 0;
+                        return Some(if alike {
+                            Verdict::PutAway(slot)
+                        } else {
+                            Verdict::End
+                        });
+                    }
                 }
                 let field = format!("{} against {}", answer(one), answer(other));
                 differs(&field, format!("result: {a} against {b}"))

@@ -1,13 +1,17 @@
 //! Every rule of docs/kernel-rules.md that can be tried, one test per rule or small group, named after it.
 
 mod attributes;
+mod copied;
 mod copy_up;
+mod coverage;
 mod entries;
 mod features;
+mod file_io;
 mod hostile;
 mod lookup;
 mod mounting;
 mod open_files;
+mod options;
 mod permissions;
 mod readdir;
 mod rename;

@@ -354,6 +354,59 @@ fn k103_write_by_root() {
 }
 
 #[test]
+fn k103_setuid_bits_given_to_an_open_file() {
+    let upper = ["root", "ann", "ann-root", "root-ann"].map(|name| file(name, "text").mode(0o666));
+    Scenario::new("k103 open").upper(&upper).run(|env| {
+        let open = |name: &str| sys::open(env.m(name), libc::O_WRONLY).unwrap();
+        let open_as_ann = |name: &str| as_user(who::ANN, || open(name));
+        let write = |fd: &Fd| sys::pwrite(fd, b"T", 0);
+        let mode = |name: &str| sys::mode(env.m(name)).map(|m| format!("{m:o}"));
+
+        let by_root = open("root");
+        env.ok("open by root", || sys::chmod(env.m("root"), 0o4777));
+        env.eq("root's write", write(&by_root), Ok(1));
+        env.eq("keeps them", mode("root"), Ok("4777".into()));
+
+        let by_ann = open_as_ann("ann");
+        env.ok("open by another user", || sys::chmod(env.m("ann"), 0o6777));
+        env.eq("her write", as_user(who::ANN, || write(&by_ann)), Ok(1));
+        env.eq("drops them", mode("ann"), Ok("777".into()));
+
+        let (by_ann, by_root) = (open_as_ann("ann-root"), open("ann-root"));
+        env.ok("open by both, root last", || {
+            sys::chmod(env.m("ann-root"), 0o4777)
+        });
+        env.eq("root's write", write(&by_root), Ok(1));
+        let (kept, dropped) = (r#"Ok("4777")"#, r#"Ok("777")"#);
+        let _ = env.differs(
+            "setuid-while-open",
+            "what it leaves",
+            kept,
+            &[kept, dropped],
+            || mode("ann-root"),
+        );
+        env.eq("her write", as_user(who::ANN, || write(&by_ann)), Ok(1));
+        env.eq("drops them in any case", mode("ann-root"), Ok("777".into()));
+
+        let (by_root, by_ann) = (open("root-ann"), open_as_ann("root-ann"));
+        let _ = env.differs(
+            "setuid-while-open",
+            "root first",
+            "Ok(())",
+            &["Ok(())", "Err(ETXTBSY)"],
+            || sys::chmod(env.m("root-ann"), 0o4777),
+        );
+        env.eq("her write", as_user(who::ANN, || write(&by_ann)), Ok(1));
+        env.check(
+            "leaves none",
+            sys::mode(env.m("root-ann")).is_ok_and(|m| m & 0o6000 == 0),
+        );
+        drop((by_root, by_ann));
+        env.ok("closed", || sys::chmod(env.m("root-ann"), 0o4777));
+    });
+}
+
+#[test]
 fn k103_open_without_writing() {
     mode_after("open", who::ANN, (0, 0), |path| {
         sys::open(path, libc::O_RDWR).map(drop)
