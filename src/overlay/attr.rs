@@ -257,11 +257,7 @@ impl Overlay {
             self.drop_suid(&node, &fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
-        // A request that changes nothing is how chown(2) without ids arrives; it drops setuid bits all the same.
-        let nothing = changes.mode.is_none()
-            && changes.size.is_none()
-            && (changes.atime, changes.mtime) == (SetTime::Keep, SetTime::Keep);
-        if uid.is_some() || gid.is_some() || nothing {
+        if uid.is_some() || gid.is_some() {
             at::chown_fd(&fd, uid, gid)?;
         }
         if let Some(mode) = changes.mode {

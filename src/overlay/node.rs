@@ -274,7 +274,11 @@ impl Table {
             parent: Arc::clone(parent),
             name: name.into(),
         });
-        node.state().links.push(Arc::clone(&link));
+        {
+            let mut state = node.state();
+            state.links.push(Arc::clone(&link));
+            state.kept = None;
+        }
         if let Some(entry) = self.nodes.get_mut(&parent.id) {
             entry.children = entry.children.saturating_add(1);
         }

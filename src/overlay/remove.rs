@@ -44,7 +44,6 @@ impl Overlay {
         if directory {
             let dir = self.node_for(&parent, name, node.as_ref())?;
             self.check_empty(&dir)?;
-            self.keep_directory(&dir);
             self.release(&dir, node.is_none());
         }
         let in_lower = self.in_lower(&parent, name)?;
@@ -58,6 +57,9 @@ impl Overlay {
             .map(|node| node.entries.lock());
         let dir = self.dirs.get(&parent, Layer::Upper)?;
         let in_upper = matches!(self.look_upper(&*dir, name)?, InUpper::Object(..));
+        if let Some(node) = &node {
+            self.keep_reachable(node, found.stat.nlink);
+        }
         let plan = merge::plan_remove(in_upper, in_lower);
         log::debug!("remove {}: {}", parent.path_of(name), plan.words());
         match plan {
@@ -71,15 +73,21 @@ impl Overlay {
         Ok(())
     }
 
-    /// Keeps a directory reachable when it is removed, for those who have it open or work in it.
-    pub(super) fn keep_directory(&self, dir: &Arc<Node>) {
-        let layer = if dir.upper().is_some() {
-            Layer::Upper
-        } else {
-            Layer::Lower
+    /// Keeps an object reachable that is about to lose its only known name, for those who work in it or hold
+    /// it without having opened it (`O_PATH`): a directory, or a file that has further names.
+    pub(super) fn keep_reachable(&self, node: &Arc<Node>, nlink: u32) {
+        if node.state().links.len() > 1 {
+            return;
+        }
+        let kept = match (node.is_dir(), node.upper().is_some()) {
+            (true, true) => self.dirs.get(node, Layer::Upper),
+            (true, false) => self.dirs.get(node, Layer::Lower),
+            (false, true) if nlink > 1 => self.upper_object(node),
+            (false, _) => return,
         };
-        if let Ok(fd) = self.dirs.get(dir, layer) {
-            dir.state().kept = Some(fd);
+        match kept {
+            Ok(fd) => node.state().kept = Some(fd),
+            Err(errno) => log::debug!("{}: out of reach once it is removed: {errno}", node.path()),
         }
     }
 

@@ -127,7 +127,6 @@ impl Overlay {
             && let Some(target) = &to.node
         {
             self.check_empty(target)?;
-            self.keep_directory(target);
         }
         self.copy_up(source, None)?;
         if exchange && let Some(target) = &to.node {
@@ -161,6 +160,9 @@ impl Overlay {
         }
         if !exchange && to.is_dir() && matches!(in_target, InUpper::Object(..)) {
             self.clear_whiteouts(&to_dir, to.name)?;
+        }
+        if let (false, Some(target), Some(stat)) = (exchange, &to.node, to.stat) {
+            self.keep_reachable(target, stat.nlink);
         }
         self.note_origin(source, &to.parent, &to_dir)?;
         if exchange && let Some(target) = &to.node {
