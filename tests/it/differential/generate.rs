@@ -91,10 +91,14 @@ impl Generator {
         let which = self.rng.weighted(WEIGHTS.iter().map(|(weight, _)| *weight));
         let call = WEIGHTS[which].1(self);
         let mut look = [Look::No, Look::Yes, Look::Times][self.rng.weighted([40, 52, 8].into_iter())];
-        // The judge must know whether a descriptor is of a deleted lower object (K72).
+        // The judge must know whether a descriptor is of a deleted lower object (K72), and who has what open (K103).
         let changes = matches!(
             call,
-            Call::Fchmod { .. } | Call::Fchown { .. } | Call::Futimens { .. } | Call::Fsetxattr { .. }
+            Call::Open { .. }
+                | Call::Fchmod { .. }
+                | Call::Fchown { .. }
+                | Call::Futimens { .. }
+                | Call::Fsetxattr { .. }
         );
         if changes && look == Look::No {
             look = Look::Yes;

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::bytes::Bytes;
 use super::known::{self, Counts};
-use super::op::{Call, Look, Slot};
+use super::op::{Call, Look, PEOPLE, Slot};
 use super::outcome::{Named, Outcome, Seen, Value};
 use super::sys::{Stat, Time, errno_name};
 use super::tree::Tree;
@@ -49,6 +49,10 @@ pub struct Judge {
     /// When a name was last made, deleted or renamed, by step.
     touched: HashMap<Vec<u8>, usize>,
     last_touch: usize,
+    /// Files that an ordinary user has opened, by their number on the reference.
+    shared: HashSet<u64>,
+    /// Files whose setuid bits differ, as the last look at the merged trees showed.
+    pub(super) fell: HashSet<Bytes>,
     /// Names that a rename could not move.
     pub(super) marked: HashSet<Vec<u8>>,
     /// When a directory stream was started, by worker and slot.
@@ -70,6 +74,8 @@ impl Judge {
             groups: Default::default(),
             touched: HashMap::new(),
             last_touch: 0,
+            shared: HashSet::new(),
+            fell: HashSet::new(),
             marked: HashSet::new(),
             streams: HashMap::new(),
             now,
@@ -81,6 +87,7 @@ impl Judge {
         if let Some(pairs) = &mut self.pairs {
             *pairs = Default::default();
         }
+        self.shared.clear();
         self.groups = lowers.map(|tree| {
             let stats = tree.iter().filter_map(|entry| entry.stat.as_ref().ok());
             stats
@@ -99,6 +106,14 @@ impl Judge {
         [a, b]: [&Outcome; 2],
     ) -> Verdict {
         self.keep_book(at, worker, call, a.result.is_ok() || b.result.is_ok());
+        if matches!(call, Call::Open { .. }) && PEOPLE[worker as usize].uid != 0 && a.result.is_ok() {
+            let opened = a.seen.iter().filter(|seen| seen.what.starts_with("fd "));
+            self.shared.extend(
+                opened
+                    .filter_map(|seen| seen.after.as_ref().ok())
+                    .map(|st| st.ino),
+            );
+        }
         if let Some(verdict) = self.result(worker, call, a, b) {
             return verdict;
         }
@@ -364,7 +379,11 @@ impl Judge {
                 wrong.push((name, format!("{what}: {name} {one} against {other}")));
             }
         };
-        let locking = a.is_locking() != b.is_locking() && (a.mode ^ b.mode) == libc::S_ISGID;
+        // Set-id bits of a file that another user opened fall with root's write too.
+        let bits = libc::S_ISUID | libc::S_ISGID;
+        let fell =
+            (a.mode ^ b.mode) & !bits == 0 && a.mode & !b.mode & bits != 0 && self.shared.contains(&a.ino);
+        let locking = fell || a.is_locking() != b.is_locking() && (a.mode ^ b.mode) == libc::S_ISGID;
         if !locking {
             field("mode", format!("{:o}", a.mode), format!("{:o}", b.mode));
         }
@@ -376,7 +395,9 @@ impl Judge {
             field("size", a.size.to_string(), b.size.to_string());
         }
         field("mtime", self.time(a.mtime), self.time(b.mtime));
-        if locking {
+        if fell {
+            self.counts.add(known::SHARED_SETUID);
+        } else if locking {
             self.counts.add(known::LOCKING_BIT);
         }
         // Only what is no name, but a descriptor or a working directory, can be gone and still be asked.

@@ -20,6 +20,7 @@ pub const NO_FLAGS: &str = "K68";
 pub const OLD_MAPPING: &str = "K111";
 pub const LOCKING_BIT: &str = "K103";
 pub const SETUID_WHILE_OPEN: &str = "K103p";
+pub const SHARED_SETUID: &str = "K103r";
 pub const FAILED_RENAME: &str = "K93";
 pub const MOVING_DIRECTORY: &str = "K52";
 
@@ -67,6 +68,10 @@ pub const TABLE: &[Known] = &[
     Known {
         id: SETUID_WHILE_OPEN,
         reason: "setuid bits for a file that root and another user have open for writing: ETXTBSY. The program ends there",
+    },
+    Known {
+        id: SHARED_SETUID,
+        reason: "setuid bits given to a file that an ordinary user had opened fall with root's write too",
     },
     Known {
         id: FAILED_RENAME,

@@ -14,6 +14,7 @@ impl Judge {
         if a.is_empty() || b.is_empty() {
             return Err(wrong("walk", "the tree cannot be walked".into()));
         }
+        self.fell.clear();
         for (one, other) in pair_up(a, b) {
             match (one, other) {
                 (Some(one), Some(other)) => {
@@ -32,7 +33,12 @@ impl Judge {
     fn entry(&mut self, a: &Entry, b: &Entry) -> Result<(), (String, String)> {
         let what = format!("{:?}", a.path);
         match (&a.stat, &b.stat) {
-            (Ok(one), Ok(other)) => self.stat(&what, one, other, false)?,
+            (Ok(one), Ok(other)) => {
+                self.stat(&what, one, other, false)?;
+                if one.mode != other.mode {
+                    self.fell.insert(a.path.clone());
+                }
+            }
             (one, other) if one == other => {}
             (one, other) => return Err(("stat".into(), format!("{what}: {one:?} against {other:?}"))),
         }
@@ -121,17 +127,15 @@ impl Judge {
                 .collect(),
             Err(errno) => vec![errno_name(*errno)],
         };
+        let set_id = match st.is_locking() {
+            _ if self.fell.contains(&entry.path) => libc::S_ISUID | libc::S_ISGID,
+            true => libc::S_ISGID,
+            false => 0,
+        };
         vec![
             path,
             "type other".into(),
-            format!(
-                "mode {:o}",
-                if st.is_locking() {
-                    st.mode & !libc::S_ISGID
-                } else {
-                    st.mode
-                }
-            ),
+            format!("mode {:o}", st.mode & !set_id),
             format!("owner {}:{}", st.uid, st.gid),
             format!("nlink {}", st.nlink),
             format!("size {}", if st.is_dir() { 0 } else { st.size }),
