@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Overlay;
 use super::dirs::Layer;
@@ -257,7 +258,13 @@ impl Overlay {
             self.drop_suid(&node, &fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
-        if uid.is_some() || gid.is_some() {
+        // A request that changes nothing is how chown(2) without ids arrives, which drops setuid bits all the
+        // same; or it follows the removal of a capability by a write, and then it means nothing.
+        let nothing = changes.mode.is_none()
+            && changes.size.is_none()
+            && (changes.atime, changes.mtime) == (SetTime::Keep, SetTime::Keep)
+            && !node.capability_removed.swap(false, Ordering::Relaxed);
+        if uid.is_some() || gid.is_some() || nothing {
             at::chown_fd(&fd, uid, gid)?;
         }
         if let Some(mode) = changes.mode {

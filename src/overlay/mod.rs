@@ -2,7 +2,7 @@
 //!
 //! A request is answered in seven steps, straight down: decode (the protocol's work), lock the node, look at
 //! both layers (`look.rs`), plan (`merge.rs`, pure), copy up what the plan needs (`copy_up.rs`), act with
-//! one or two system calls that publish the result, record it in the table of nodes (`node.rs`).
+//! one or two system calls that publish the result, record it in the table of nodes (`table.rs`).
 
 mod attr;
 mod config;
@@ -16,6 +16,7 @@ pub mod merge;
 pub mod node;
 mod remove;
 mod rename;
+mod table;
 mod work;
 mod xattrs;
 
@@ -34,7 +35,8 @@ pub use rename::RenameFlag;
 use crate::format::{Namespace, OriginReader};
 use crate::sys::{Errno, Result, creds, io, stat};
 use dirs::Dirs;
-use node::{Birth, Lower, Nodes};
+use node::Lower;
+use table::{Birth, Nodes};
 use work::Work;
 
 /// Counters that `plyfs list` shows.

@@ -1,6 +1,7 @@
 //! Extended attributes of the view (section 8 of the rules).
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 use super::Overlay;
 use super::node::{Lower, Node, NodeId};
@@ -9,6 +10,7 @@ use crate::sys::stat;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Errno, Result, at};
 
+const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Overlay {
@@ -113,6 +115,9 @@ impl Overlay {
         }
         let fd = self.upper_object(&node)?;
         xattr::remove(xattr::of(&fd), &real)?;
+        if name == CAPABILITY {
+            node.capability_removed.store(true, Ordering::Relaxed);
+        }
         self.acl_changed(&node, &fd, name, pid)
     }
 }

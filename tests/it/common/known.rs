@@ -146,13 +146,6 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "The kernel writes for all of them with one set of privileges; the bits must not survive the other's write.",
     },
     Difference {
-        id: "chown-of-nothing",
-        rule: "K104",
-        kernel: "chown(2) with neither owner nor group drops setuid bits.",
-        plyfs: "It leaves them.",
-        why: "FUSE sends a request without any change, which other calls send too; nothing is gained by the bits.",
-    },
-    Difference {
         id: "index-directory",
         rule: "section 12",
         kernel: "Entries in `work/index` are ignored with index=off.",

@@ -77,7 +77,7 @@ fn blocks(path: impl AsRef<Path>) -> i64 {
 
 #[test]
 fn k64_sparse_files_stay_sparse() {
-    let size = 64 << 20;
+    let size = 16 << 20;
     let lower = [
         sparse(
             "holes",
