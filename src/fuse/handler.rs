@@ -516,12 +516,19 @@ impl Filesystem for Handler {
         reply: ReplyCreate,
     ) {
         let shared = self.begin();
-        match shared
+        let caller = caller(req, umask);
+        let created = shared
             .overlay
-            .create(parent.0, name.as_bytes(), mode, flags, caller(req, umask))
-        {
-            Ok((node, stat, open)) => {
-                let (handle, flags, backing) = shared.add_file(open, req.uid());
+            .create(parent.0, name.as_bytes(), mode, flags, caller);
+        let created = created.and_then(|(node, stat, open)| {
+            let added = shared.add_file(open, req.uid());
+            if added.is_err() {
+                shared.overlay.forget(node.id, 1);
+            }
+            added.map(|added| (node, stat, added))
+        });
+        match created {
+            Ok((node, stat, (handle, flags, backing))) => {
                 let mut answer = Answer::new(req.unique().0);
                 answer.entry(&shared.entry_out(node.id, &stat));
                 answer.open(handle, flags.bits(), backing);

@@ -89,16 +89,20 @@ impl Shared {
     }
 
     /// Gives an open file its handle, and chooses who does its I/O.
-    pub(super) fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> (u64, FopenFlags, u32) {
+    ///
+    /// # Errors
+    /// ETXTBSY for a setuid file that root is writing at this time.
+    pub(super) fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> Result<(u64, FopenFlags, u32)> {
         let handle = self.handle();
         let (mode, backing) = match self.modes.enter(&open, uid) {
             Answered::Passthrough(backing) => (FopenFlags::FOPEN_PASSTHROUGH, backing),
             // All writes come through the view, so what the kernel has cached stays true between opens.
             Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
             Answered::Cached { .. } => (FopenFlags::empty(), 0),
+            Answered::Busy => return Err(Errno::TXTBSY),
         };
         self.files.lock().insert(handle, (open, uid));
-        (handle, mode | FopenFlags::FOPEN_NOFLUSH, backing)
+        Ok((handle, mode | FopenFlags::FOPEN_NOFLUSH, backing))
     }
 
     pub(super) fn remove_file(&self, handle: u64) {
@@ -109,9 +113,8 @@ impl Shared {
     }
 
     pub(super) fn reply_open(&self, unique: u64, uid: u32, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
-        match result {
-            Ok(open) => {
-                let (handle, flags, backing) = self.add_file(open, uid);
+        match result.and_then(|open| self.add_file(open, uid)) {
+            Ok((handle, flags, backing)) => {
                 let mut answer = Answer::new(unique);
                 answer.open(handle, flags.bits(), backing);
                 if let Err(errno) = answer.send(&self.device) {

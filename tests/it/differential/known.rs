@@ -67,7 +67,7 @@ pub const TABLE: &[Known] = &[
     },
     Known {
         id: SETUID_WHILE_OPEN,
-        reason: "setuid bits for a file that root and another user have open for writing: ETXTBSY. The program ends there",
+        reason: "a setuid file that root and another user would have open for writing: ETXTBSY. The program ends there",
     },
     Known {
         id: SHARED_SETUID,
