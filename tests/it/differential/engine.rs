@@ -54,6 +54,8 @@ pub struct Engine<'a> {
     pub bench: &'a Bench,
     /// How long a call may take.
     pub patience: Duration,
+    /// Fields that are not compared.
+    pub ignored: &'a [String],
 }
 
 impl Engine<'_> {
@@ -75,7 +77,7 @@ impl Engine<'_> {
                 workers: Vec::new(),
             }),
             swapped: false,
-            judge: Judge::new(self.bench.numbers_are_unique()),
+            judge: Judge::new(self.bench.numbers_are_unique(), self.ignored),
             lowers: [0, 1].map(|side| look_at(&case.place(side).lower)),
             report: Report {
                 end: End::Agreed,

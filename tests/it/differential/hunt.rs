@@ -25,6 +25,15 @@ pub fn number(name: &str) -> Option<u64> {
     )
 }
 
+/// Fields not to be compared, for a look at what else differs: `PLYFS_DIFF_IGNORE=nlink,ino`.
+pub fn ignored() -> Vec<String> {
+    let list = std::env::var("PLYFS_DIFF_IGNORE").unwrap_or_default();
+    list.split(',')
+        .filter(|field| !field.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
 pub fn any_seed() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -40,6 +49,8 @@ pub struct Hunt {
     pub most_finds: usize,
     /// How long to shrink each.
     pub shrink: Duration,
+    /// Fields that are not compared.
+    pub ignored: Vec<String>,
 }
 
 /// A difference with the smallest program that shows it.
@@ -76,6 +87,7 @@ impl Hunt {
             systems: [reference, other],
             bench: &bench,
             patience: PATIENCE,
+            ignored: &self.ignored,
         };
         let start = Instant::now();
         let mut found = Found {
@@ -152,11 +164,12 @@ impl Hunt {
 }
 
 pub fn replay(program: &Program, reference: &dyn System, other: &dyn System) -> Result<End, String> {
-    let bench = Bench::new()?;
+    let (bench, ignored) = (Bench::new()?, ignored());
     let engine = Engine {
         systems: [reference, other],
         bench: &bench,
         patience: PATIENCE,
+        ignored: &ignored,
     };
     engine
         .run(&program.layers, Source::Replay(&program.events))

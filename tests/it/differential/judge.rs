@@ -40,7 +40,6 @@ pub enum Verdict {
 
 pub struct Judge {
     pub counts: Counts,
-    /// Fields not to be compared, for a look at what else differs: `PLYFS_DIFF_IGNORE=nlink,ino`.
     pub(super) ignored: Vec<String>,
     /// st_ino of the reference to that of the other, and back. None where numbers may come back.
     pub(super) pairs: Option<[HashMap<u64, u64>; 2]>,
@@ -61,15 +60,13 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn new(numbers_are_unique: bool) -> Self {
+    pub fn new(numbers_are_unique: bool, ignored: &[String]) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs() as i64);
         Self {
             counts: Counts::default(),
-            ignored: std::env::var("PLYFS_DIFF_IGNORE")
-                .map(|list| list.split(',').map(str::to_owned).collect())
-                .unwrap_or_default(),
+            ignored: ignored.to_vec(),
             pairs: numbers_are_unique.then(Default::default),
             groups: Default::default(),
             touched: HashMap::new(),
