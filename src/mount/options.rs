@@ -125,7 +125,10 @@ impl Options {
     /// # Errors
     /// The first word that is unknown, malformed or not supported.
     pub fn parse(&mut self, argument: &OsStr) -> Result<(), OptionError> {
-        split(argument.as_bytes(), b',')
+        let words = split(argument.as_bytes(), b',');
+        // It decides how the other words are taken, wherever it stands.
+        self.remount |= words.iter().any(|word| **word == *b"remount");
+        words
             .into_iter()
             .filter(|word| !word.is_empty())
             .try_for_each(|word| self.word(word))
@@ -241,6 +244,8 @@ impl Options {
                 }
                 _ => return Err(bad("the value is 'off', 'on' or 'require'")),
             },
+            // mount(8) copies these from the mount table.
+            "fd" | "rootmode" | "user_id" | "group_id" | "max_read" | "blksize" if self.remount => {}
             "fd" | "rootmode" | "user_id" | "group_id" | "max_read" | "blksize" => {
                 return unsupported("plyfs speaks to the kernel itself and sets this one");
             }
@@ -363,6 +368,16 @@ mod tests {
         let mut options = Options::default();
         options.parse(OsStr::new(text))?;
         Ok(options)
+    }
+
+    #[test]
+    fn a_remount_takes_the_words_of_the_mount_table() {
+        let mut options = Options::default();
+        let words = "ro,nodev,noatime,remount,user_id=0,group_id=0,default_permissions,allow_other,suid";
+        assert_eq!(options.parse(OsStr::new(words)), Ok(()));
+        assert!(options.remount && options.attributes.read_only);
+        let mut options = Options::default();
+        assert!(options.parse(OsStr::new("ro,user_id=0")).is_err());
     }
 
     #[test]
