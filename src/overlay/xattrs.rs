@@ -35,7 +35,11 @@ impl Overlay {
         if is_covered(&node) {
             return Err(Errno::NODATA);
         }
-        self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real))
+        match self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real)) {
+            // Removed, and nobody has it open: the kernel still asks, to check access to what it remembers.
+            Err(Errno::STALE) if node.state().removed.is_some() => Err(Errno::NODATA),
+            done => done,
+        }
     }
 
     /// The names of all attributes that the caller `pid` may see, each ended by a NUL byte (K100, K102).

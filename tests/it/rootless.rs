@@ -219,11 +219,14 @@ impl Stage {
     }
 }
 
-/// Shell commands for a private mount namespace: a fuse device with these permissions, and a name for the user.
+/// Shell commands for a private mount namespace: without its copies of the mounts of parallel tests, which they would
+/// keep alive; with a fuse device of these permissions, and a name for the user.
 fn open_device(base: &Path, mode: &str) -> String {
     let base = base.display();
     format!(
-        "mkdir -p {base}/dev; mount -t tmpfs t {base}/dev; mknod {base}/dev/fuse c 10 229; chmod {mode} {base}/dev/fuse; \
+        "awk '$5 ~ /plyfs-test-/ && index($5, \"{base}/\") != 1 {{ print $5 }}' /proc/self/mountinfo | \
+         while read -r copy; do umount -l \"$copy\" 2>/dev/null || :; done; \
+         mkdir -p {base}/dev; mount -t tmpfs t {base}/dev; mknod {base}/dev/fuse c 10 229; chmod {mode} {base}/dev/fuse; \
          mount --bind {base}/dev/fuse /dev/fuse; cp /etc/passwd {base}/passwd; \
          getent passwd {UID} >/dev/null || echo ann:x:{UID}:{UID}::/:/bin/sh >> {base}/passwd; \
          mount --bind {base}/passwd /etc/passwd;"

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -392,14 +393,15 @@ impl Mounted {
                 Err(e) => return Err(format!("{e:?}")),
             }
         }
-        wait_for(&servers)
+        wait_for(&servers, &self.merged)
     }
 }
 
 /// Waits until the processes are gone: no thread is left but perhaps a leader that nobody has waited for. (On its
 /// way out a process loses its command line before it closes its files, so it is asked by number.)
-fn wait_for(servers: &[i32]) -> Result<(), String> {
+fn wait_for(servers: &[i32], merged: &Path) -> Result<(), String> {
     let until = Instant::now() + Duration::from_secs(60);
+    let mut look_for_copies = Instant::now() + Duration::from_secs(1);
     let gone = |pid: &i32| {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -414,9 +416,38 @@ fn wait_for(servers: &[i32]) -> Result<(), String> {
         if Instant::now() > until {
             return Err(format!("the server {servers:?} is still there after 60 s"));
         }
+        if Instant::now() > look_for_copies {
+            detach_copies(merged);
+            look_for_copies = Instant::now() + Duration::from_secs(5);
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
+}
+
+/// A mount namespace that some program made while our mount was there has a copy of it, which keeps the file system
+/// alive after our unmount. Takes the copies away.
+fn detach_copies(merged: &Path) {
+    let mut seen = std::collections::HashSet::new();
+    seen.insert(std::fs::read_link("/proc/self/ns/mnt").ok());
+    let needle = merged.as_os_str().as_bytes();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let namespace = process.path().join("ns/mnt");
+        let table = std::fs::read(process.path().join("mountinfo")).unwrap_or_default();
+        let has_copy = table.windows(needle.len()).any(|part| part == needle);
+        if !has_copy || !seen.insert(std::fs::read_link(&namespace).ok()) {
+            continue;
+        }
+        let Ok(namespace) = File::open(namespace) else {
+            continue;
+        };
+        super::who::in_thread(|| {
+            // SAFETY: a descriptor of a mount namespace; only this thread enters it.
+            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) } == 0 {
+                let _ = sys::umount(merged, libc::MNT_DETACH);
+            }
+        });
+    }
 }
 
 impl Drop for Mounted {
