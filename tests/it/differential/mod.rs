@@ -112,20 +112,20 @@ fn differences_of_another_overlay_are_found_and_shrunk() {
             .map(str::to_owned)
             .to_vec(),
         steps: 200,
-        time: Duration::from_secs(30),
+        time: Duration::from_secs(45),
         programs: None,
-        most_finds: 1,
-        shrink: Duration::from_secs(25),
+        most_finds: 3,
+        shrink: Duration::from_secs(12),
     };
     let found = on_own_thread(|| hunt.run(&Kernel, &Program::other(other))).expect("the engine");
     println!("{found}");
-    let find = found.finds.first().expect("a difference");
-    assert!(
-        find.program.events.len() < 20,
-        "shrunk to {} events",
-        find.program.events.len()
-    );
-    assert!(find.script().contains("do("), "the script does something");
+    let small = |find: &&hunt::Find| (1..20).contains(&find.program.events.len());
+    let find = found
+        .finds
+        .iter()
+        .find(small)
+        .expect("a small program with steps");
+    assert!(find.script().contains("\ndo("), "the script does something");
 }
 
 /// For `scripts/soak`: many programs, many finds, no limit but those given.
