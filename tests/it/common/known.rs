@@ -146,6 +146,13 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "The kernel writes for all of them with one set of privileges; the bits must not survive the other's write.",
     },
     Difference {
+        id: "cut-to-fit",
+        rule: "K64",
+        kernel: "truncate(2) copies all of a lower file up before it is cut: ENOSPC on a full upper.",
+        plyfs: "Only what stays is copied, so it succeeds when that fits.",
+        why: "Data that is thrown away at once need not be copied.",
+    },
+    Difference {
         id: "index-directory",
         rule: "section 12",
         kernel: "Entries in `work/index` are ignored with index=off.",
