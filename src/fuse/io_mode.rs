@@ -34,8 +34,8 @@ impl Drop for Backing {
 /// A node whose file the kernel reads and writes.
 ///
 /// The kernel writes with the privileges under which the file was registered, whoever writes. If root opened
-/// it first and for writing, CAP_FSETID is among them and setuid bits stay, as they do when root writes
-/// (K103); else they fall, also when root writes later.
+/// it first, CAP_FSETID is among them and setuid bits stay, as they do when root writes (K103); else they
+/// fall, also when root writes later.
 #[derive(Debug)]
 struct Passed {
     opens: u32,
@@ -61,7 +61,7 @@ pub enum Answered {
         /// Pages cached before may be kept.
         keep: bool,
     },
-    /// Not now: root is writing the file, and its setuid bits would survive this caller's writes (K103).
+    /// Not now: root has the file open, and its setuid bits would survive this caller's writes (K103).
     Busy,
 }
 
@@ -113,7 +113,7 @@ impl Modes {
             }
             None => {}
         }
-        let keeps_suid = open.writes && uid == 0;
+        let keeps_suid = uid == 0;
         match self.register(open, keeps_suid) {
             Some(backing) => {
                 let id = backing.id;

@@ -91,7 +91,7 @@ impl Shared {
     /// Gives an open file its handle, and chooses who does its I/O.
     ///
     /// # Errors
-    /// ETXTBSY for a setuid file that root is writing at this time.
+    /// ETXTBSY for a setuid file that root has open at this time.
     pub(super) fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> Result<(u64, FopenFlags, u32)> {
         let handle = self.handle();
         let (mode, backing) = match self.modes.enter(&open, uid) {

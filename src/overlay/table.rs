@@ -253,7 +253,8 @@ impl Nodes {
         let mut table = self.table.lock();
         let known = table.find(parent.id, name).map(|named| Arc::clone(&named.node));
         let known = known.or_else(|| {
-            let ino = birth.upper.filter(|_| birth.upper_shared)?;
+            // It may have one name left, and be known under one that is gone.
+            let ino = birth.upper.filter(|_| birth.kind != libc::S_IFDIR)?;
             let node = Arc::clone(table.shared.get(&ino)?);
             table.add_name(&node, parent, name);
             Some(node)

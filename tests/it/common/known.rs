@@ -141,7 +141,7 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         id: "setuid-while-open",
         rule: "K103",
         kernel: "Setuid bits may be given to a file at any time; the next write by an ordinary user drops them.",
-        plyfs: "ETXTBSY when root and another user would have a setuid file open for writing (as root, with passthrough). \
+        plyfs: "ETXTBSY when another user would have a setuid file open for writing that root has open (as root, with passthrough). \
                 Given to a file that another user opened first, they fall with root's next write too.",
         why: "The kernel writes for all of them with one set of privileges; the bits must not survive the other's write.",
     },
