@@ -204,6 +204,36 @@ fn k42_a_group_member_whose_others_were_not_seen() {
 }
 
 #[test]
+fn k152_names_met_one_after_the_other_are_one_file() {
+    if !need_root("k152") {
+        return;
+    }
+    for fs in Fs::sides() {
+        let layers = Layers::new().with_lower(&[file("a", "text")]);
+        let m = |name: &str| layers.merged.join(name);
+        let mounted = layers.mount(fs, &[]);
+        sys::link(m("a"), m("b")).unwrap();
+        mounted.umount();
+        // Nobody has met the name a when b, which is open, goes.
+        let _mounted = layers.mount(fs, &[]);
+        let fd = sys::open(m("b"), libc::O_RDWR).unwrap();
+        sys::unlink(m("b")).unwrap();
+        assert_eq!(sys::chmod(m("a"), 0o604), Ok(()));
+        assert_eq!(
+            sys::fstat(&fd).map(|st| st.st_mode & 0o777),
+            Ok(0o604),
+            "{}",
+            fs.name()
+        );
+        assert_eq!(sys::pwrite(&fd, b"TEXT+", 0), Ok(5));
+        assert_eq!(sys::lstat(m("a")).map(|st| st.st_size), Ok(5), "{}", fs.name());
+        assert_eq!(sys::fstat(&fd).map(|st| st.st_nlink), Ok(1), "{}", fs.name());
+        sys::unlink(m("a")).unwrap();
+        assert_eq!(sys::fstat(&fd).map(|st| st.st_nlink), Ok(0), "{}", fs.name());
+    }
+}
+
+#[test]
 fn k42_open_group_members_write_apart() {
     let lower = [file("a", "text"), hard("b", "a"), hard("c", "a")];
     scenario("k42 open members", &lower, |env| {

@@ -30,7 +30,6 @@ const ELSEWHERE: &[(u32, &str)] = &[
     (142, "every scenario"),
     (150, "k41 tests"),
     (151, "k42 tests"),
-    (152, "k83_link, k110 tests"),
     (153, "k116 tests"),
     (154, "k88_tmpfile"),
     (156, "k103 tests"),
