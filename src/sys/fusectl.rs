@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::thread::CapabilitySet;
 
-use super::{Errno, Result};
+use super::Result;
 
 /// `struct fuse_backing_map`.
 #[repr(C)]
@@ -20,12 +20,7 @@ const BACKING_OPEN: libc::c_ulong = 0x4010_e501;
 const BACKING_CLOSE: libc::c_ulong = 0x4004_e502;
 
 fn check(ret: libc::c_int) -> Result<u32> {
-    u32::try_from(ret).map_err(|_| {
-        let code = std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO);
-        Errno::from_raw_os_error(code)
-    })
+    u32::try_from(ret).map_err(|_| super::last_errno())
 }
 
 /// Registers an open file; answers its number for replies to OPEN and CREATE.

@@ -202,7 +202,11 @@ fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
             size_of::<libc::mount_attr>(),
         )
     };
-    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(super::last_errno())
+    }
 }
 
 /// Receives one descriptor over a socket, as `fusermount3` sends it; `None` when the sender closed without.
@@ -252,7 +256,7 @@ pub fn fork() -> io::Result<Forked> {
     match Pid::from_raw(pid) {
         None => Ok(Forked::Child),
         Some(pid) if pid.as_raw_nonzero().get() > 0 => Ok(Forked::Parent(pid)),
-        Some(_) => Err(last_errno().into()),
+        Some(_) => Err(super::last_errno().into()),
     }
 }
 
@@ -278,10 +282,10 @@ pub fn keep_only(kept: OwnedFd) -> Result<OwnedFd> {
         use std::os::fd::{FromRawFd, IntoRawFd};
         let old = kept.into_raw_fd();
         if old != KEPT && libc::dup3(old, KEPT, libc::O_CLOEXEC) < 0 {
-            return Err(last_errno());
+            return Err(super::last_errno());
         }
         if libc::syscall(libc::SYS_close_range, 4, libc::c_uint::MAX, 0) != 0 {
-            return Err(last_errno());
+            return Err(super::last_errno());
         }
         Ok(OwnedFd::from_raw_fd(KEPT))
     }
@@ -296,8 +300,4 @@ pub fn silence(log: Option<BorrowedFd<'_>>) -> Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(log.unwrap_or(null.as_fd()))
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -48,10 +48,7 @@ pub fn of_name(dir: impl AsFd, name: &[u8]) -> Result<Handle> {
         )
     };
     if ret != 0 {
-        let code = std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO);
-        return Err(Errno::from_raw_os_error(code));
+        return Err(super::last_errno());
     }
     let bytes = raw.data.get(..raw.bytes as usize).ok_or(Errno::OVERFLOW)?;
     Ok(Handle {
@@ -85,10 +82,7 @@ pub fn fs_uuid(fd: impl AsFd) -> Result<[u8; 16]> {
         )
     };
     if ret != 0 {
-        let code = std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO);
-        return Err(Errno::from_raw_os_error(code));
+        return Err(super::last_errno());
     }
     if answer.len != 16 {
         return Err(Errno::NOTTY);

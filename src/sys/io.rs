@@ -82,10 +82,7 @@ pub fn truncate_path(fd: impl AsFd, size: u64) -> Result<()> {
     if unsafe { libc::truncate(path.as_ptr(), size) } == 0 {
         return Ok(());
     }
-    let code = std::io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO);
-    Err(Errno::from_raw_os_error(code))
+    Err(super::last_errno())
 }
 
 /// Brings an open file to disk; with `data_only` without times that nobody needs to read it back.

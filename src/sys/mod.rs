@@ -22,3 +22,8 @@ pub use rustix::io::Errno;
 
 /// What a system call answers: a value or the kernel's error number.
 pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Why the call just made through libc failed.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

@@ -41,12 +41,7 @@ fn c_name(name: &[u8]) -> Result<CString> {
 }
 
 fn check(ret: libc::c_long) -> Result<usize> {
-    usize::try_from(ret).map_err(|_| {
-        let code = std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO);
-        Errno::from_raw_os_error(code)
-    })
+    usize::try_from(ret).map_err(|_| super::last_errno())
 }
 
 /// Runs `at` with the `*xattrat` form, or `path` with a /proc path where the kernel lacks it.
