@@ -22,13 +22,18 @@
 //! 3. [`overlay`]: the rules and the state of one merged view.
 //! 4. [`fuse`]: the protocol: decode a request, call the overlay, encode the answer.
 //! 5. [`mount`]: set-up checks, locks, the background server, the list of live mounts.
-//! 6. [`cli`]: what a person typed.
+//! 6. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
+//!    above it uses [`sys`] and [`format`] only.
+//! 7. [`store`]: images, layers and containers on disk.
+//! 8. [`cli`]: what a person typed.
 
+pub mod builder;
 pub mod cli;
 pub mod format;
 pub mod fuse;
 pub mod mount;
 pub mod overlay;
+pub mod store;
 pub mod sys;
 
 #[cfg(test)]
@@ -38,7 +43,11 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 6] = ["sys", "format", "overlay", "fuse", "mount", "cli"];
+    const STOREYS: [&str; 8] = [
+        "sys", "format", "overlay", "fuse", "mount", "builder", "store", "cli",
+    ];
+    /// The wing of the file system, which the builder stands beside.
+    const MOUNT_WING: [&str; 3] = ["overlay", "fuse", "mount"];
 
     fn sources(dir: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -76,6 +85,8 @@ mod architecture {
                     .unwrap_or(used.len());
                 if let Some(used) = height(&used[..end]) {
                     assert!(Some(used) <= height(storey), "{}: {line}", file.display());
+                    let beside = storey == "builder" && MOUNT_WING.contains(&STOREYS[used]);
+                    assert!(!beside, "{}: {line}", file.display());
                 }
             }
         });

@@ -1,0 +1,21 @@
+//! Images, layers and containers on disk, laid out as the old Docker driver did.
+//!
+//! ```text
+//!   <root>/
+//!     overlay/<layer>/            an image layer, named by its chain id (64 hex digits); born and gone whole
+//!       root/                     its complete tree
+//!       parent                    the chain id of the layer below; absent for a base
+//!       diff                      its diff id: the digest of its uncompressed archive
+//!       size                      bytes of regular files in that archive
+//!       manifest                  every object of the tree, to verify it
+//!       links                     inodes with several names in the tree, for the mount
+//!       tar-split                 what the archive held beside file data, to write it again byte for byte
+//!       overflow/                 inodes that take over where the link count of one in root/ is full
+//!     overlay/<id>-init/          a container's first layer: lower-id, upper/, work/
+//!     overlay/<id>/               a container: lower-id, upper/, work/, merged/ (while mounted)
+//!     images/<id>/                an image, named by the digest of its config: config, manifest (byte for byte)
+//!     containers/<id>             a container's settings
+//!     repositories.json           names of images
+//!     tmp/                        what is being made or deleted; nothing elsewhere is ever partial
+//!     lock                        shared by users, exclusive for who deletes
+//! ```
