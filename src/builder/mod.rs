@@ -10,7 +10,7 @@
 //!     opt/old   inode 9                  removed: the parent keeps its name
 //! ```
 //!
-//! Nothing here knows images or containers (that is [`crate::store`]'s), nor the mount.
+//! Nothing here knows images or containers (the store does), nor the mount.
 
 mod error;
 mod meta;
