@@ -19,3 +19,5 @@
 //!     tmp/                        what is being made or deleted; nothing elsewhere is ever partial
 //!     lock                        shared by users, exclusive for who deletes
 //! ```
+
+pub mod build;
