@@ -121,6 +121,22 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     statx(fd, b"", AtFlags::EMPTY_PATH)
 }
 
+/// When `name` in `dir` was born; of `dir` itself if `name` is empty. `None` where the file system does not say.
+///
+/// Unlike every other time it cannot be set, so a copy of an object has another.
+///
+/// # Errors
+/// As statx(2).
+pub fn birth_at(dir: impl AsFd, name: &[u8]) -> Result<Option<Time>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+    let x = rustix::fs::statx(dir, name, flags, StatxFlags::BTIME)?;
+    let told = StatxFlags::from_bits_retain(x.stx_mask).contains(StatxFlags::BTIME);
+    Ok(told.then_some(Time {
+        secs: x.stx_btime.tv_sec,
+        nanos: x.stx_btime.tv_nsec,
+    }))
+}
+
 fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Stat> {
     let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
     Ok(Stat::from_statx(&x))
