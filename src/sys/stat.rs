@@ -121,6 +121,18 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     statx(fd, b"", AtFlags::EMPTY_PATH)
 }
 
+/// When the object behind a descriptor was made; `None` where the file system does not tell.
+///
+/// # Errors
+/// As statx(2).
+pub fn birth_time(fd: impl AsFd) -> Result<Option<Time>> {
+    let x = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+    Ok((x.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(Time {
+        secs: x.stx_btime.tv_sec,
+        nanos: x.stx_btime.tv_nsec,
+    }))
+}
+
 fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Stat> {
     let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
     Ok(Stat::from_statx(&x))
