@@ -44,7 +44,8 @@ impl Newborn {
             path: shown(),
             errno,
         };
-        let broken = |what, error: &std::io::Error| failed(what, Errno::from_io_error(error).unwrap_or(Errno::IO));
+        let broken =
+            |what, error: &std::io::Error| failed(what, Errno::from_io_error(error).unwrap_or(Errno::IO));
         // An existing directory may be named by a symlink, or as "."; the new one takes its place.
         let whole = match std::fs::canonicalize(place) {
             Ok(whole) => {
@@ -57,7 +58,9 @@ impl Newborn {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => place.to_path_buf(),
             Err(error) => return Err(broken("reach", &error)),
         };
-        let name = whole.file_name().ok_or_else(|| refused("it cannot be replaced"))?;
+        let name = whole
+            .file_name()
+            .ok_or_else(|| refused("it cannot be replaced"))?;
         let dir = match whole.parent() {
             Some(dir) if dir != Path::new("") => dir,
             _ => Path::new("."),
@@ -111,7 +114,13 @@ impl Newborn {
     pub fn publish(mut self) -> Result<()> {
         if let Some(temporary) = self.temporary.take() {
             // Of all there may be, rename(2) lets a directory replace an empty directory only.
-            let done = at::rename_at(&self.parent, &temporary, &self.parent, &self.name, RenameHow::Replace);
+            let done = at::rename_at(
+                &self.parent,
+                &temporary,
+                &self.parent,
+                &self.name,
+                RenameHow::Replace,
+            );
             if let Err(errno) = done {
                 self.temporary = Some(temporary);
                 return Err(BuildError::Call {

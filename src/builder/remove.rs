@@ -43,7 +43,10 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     }
     let mut levels = vec![empty_of_files(parent, name).map_err(|errno| failed(&path, "empty", errno))?];
     while let Some(level) = levels.last_mut() {
-        let dir = level.fd.as_ref().ok_or_else(|| failed(&path, "empty", Errno::BADF))?;
+        let dir = level
+            .fd
+            .as_ref()
+            .ok_or_else(|| failed(&path, "empty", Errno::BADF))?;
         if let Some(next) = level.below.last() {
             path.push(next.clone());
             let next = empty_of_files(dir, next).map_err(|errno| failed(&path, "empty", errno))?;

@@ -182,8 +182,10 @@ impl Walk {
         let Some(level) = self.levels.last() else {
             return Ok(());
         };
-        let (Some(dir), Some(raw)) = (&level.fd, level.next.checked_sub(1).and_then(|at| level.listing.get(at)))
-        else {
+        let (Some(dir), Some(raw)) = (
+            &level.fd,
+            level.next.checked_sub(1).and_then(|at| level.listing.get(at)),
+        ) else {
             return Ok(());
         };
         let fd = at::open_dir_list(dir, raw.name).map_err(|errno| self.failed("open", errno))?;
@@ -194,8 +196,10 @@ impl Walk {
         let Some(level) = self.levels.last() else {
             return Err(self.failed("read", Errno::BADF));
         };
-        let (Some(dir), Some(raw)) = (&level.fd, level.next.checked_sub(1).and_then(|at| level.listing.get(at)))
-        else {
+        let (Some(dir), Some(raw)) = (
+            &level.fd,
+            level.next.checked_sub(1).and_then(|at| level.listing.get(at)),
+        ) else {
             return Err(self.failed("read", Errno::BADF));
         };
         if !self.path.is_empty() {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::{Linker, Source, Spot, call};
+use crate::builder::newborn::random;
 use crate::builder::walk::Walk;
 use crate::builder::{Kind, Result, TreePath};
 use crate::sys::at::{RenameHow, SetTime};
@@ -82,7 +83,9 @@ impl Linker {
                 Err(errno) => return Err(call("link a copy to", to, errno)),
             }
         }
-        let birth = stat::birth_at(source.dir, source.name).map_err(|errno| call("look at", to, errno))?;
+        let birth = at::open_path(source.dir, source.name)
+            .and_then(stat::birth_time)
+            .map_err(|errno| call("look at", to, errno))?;
         let copy = match (&self.overflow, birth) {
             // The birth time tells an overflow that was copied elsewhere, where the numbers mean other files.
             (Some(overflow), Some(birth)) if errno == Errno::MLINK => {
@@ -120,7 +123,7 @@ impl Linker {
             let ino = match found {
                 Some(ino) => ino,
                 None => {
-                    let temporary = format!("new-{:016x}", super::super::newborn::random()).into_bytes();
+                    let temporary = format!("new-{:016x}", random()).into_bytes();
                     let ino = self.copy(source, kind, overflow.as_fd(), &temporary, to)?;
                     let named = at::rename_at(overflow, &temporary, overflow, &name, RenameHow::NoReplace);
                     if named.is_err() {
@@ -201,7 +204,8 @@ impl Linker {
                     dir_path: &dir_path,
                     name,
                 };
-                self.replace(copy, &to).map_err(|errno| call("link a copy to", &to, errno))?;
+                self.replace(copy, &to)
+                    .map_err(|errno| call("link a copy to", &to, errno))?;
             }
         }
         Ok(())
@@ -210,7 +214,7 @@ impl Linker {
     /// Turns a name into a link to the copy; the directory keeps its times.
     fn replace(&self, copy: &Copy, to: &Spot<'_>) -> crate::sys::Result<()> {
         let times = stat::stat_fd(to.dir)?;
-        let temporary = format!(".plyfs-{:016x}", super::super::newborn::random()).into_bytes();
+        let temporary = format!(".plyfs-{:016x}", random()).into_bytes();
         let beside = Spot {
             name: &temporary,
             ..*to

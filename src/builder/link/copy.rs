@@ -30,7 +30,8 @@ impl Linker {
             if (before.size, before.mtime) != (after.size, after.mtime) {
                 return Err(BuildError::Refused {
                     path: to.path(),
-                    reason: "it was written while it was copied; try again when nobody writes the tree".into(),
+                    reason: "it was written while it was copied; try again when nobody writes the tree"
+                        .into(),
                 });
             }
             self.count(method, bytes);
