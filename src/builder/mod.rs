@@ -12,7 +12,9 @@
 //!
 //! Nothing here knows images or containers (the store does), nor the mount.
 
+pub mod diff;
 mod error;
+pub mod layer_tar;
 mod meta;
 mod path;
 mod progress;
