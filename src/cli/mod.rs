@@ -49,7 +49,13 @@ Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage."
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     /// Where images and containers are kept [default: ~/.local/share/plyfs, for root /var/lib/plyfs].
-    #[arg(long, global = true, value_name = "DIR", env = "PLYFS_ROOT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PLYFS_ROOT",
+        hide_env_values = true
+    )]
     root: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,

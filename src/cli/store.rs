@@ -38,7 +38,8 @@ fn default_path() -> Result<PathBuf, Failure> {
         .map(|data| data.join("plyfs"))
         .ok_or_else(|| {
             Failure::Failed(
-                "there is no home directory to keep images in: set HOME or XDG_DATA_HOME, or name --root".to_owned(),
+                "there is no home directory to keep images in: set HOME or XDG_DATA_HOME, or name --root"
+                    .to_owned(),
             )
         })
 }
