@@ -23,7 +23,9 @@
 mod birth;
 pub mod build;
 mod delete;
+mod doubt;
 mod error;
+mod gc;
 mod id;
 mod image;
 mod layer;
@@ -34,7 +36,9 @@ mod names;
 mod tmp;
 mod tree;
 
+pub use delete::Freed;
 pub use error::{Result, StoreError};
+pub use gc::ContainerUse;
 pub use id::{BlobId, ChainId, DiffId, ImageId};
 pub use image::{Image, LARGEST_JSON};
 pub use layer::Layer;
