@@ -4,9 +4,11 @@
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
 mod generate;
+mod layer;
 mod list;
 mod mount;
 mod output;
+mod progress;
 mod store;
 mod umount;
 
@@ -66,6 +68,7 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
     List(list::ListArgs),
+    Layer(layer::LayerArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -87,6 +90,12 @@ impl Failure {
 
 impl From<crate::mount::MountError> for Failure {
     fn from(error: crate::mount::MountError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<crate::builder::BuildError> for Failure {
+    fn from(error: crate::builder::BuildError) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -159,6 +168,7 @@ impl Cli {
             Command::Mount(arguments) => arguments.run(),
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
+            Command::Layer(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

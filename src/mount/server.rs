@@ -22,6 +22,7 @@ use super::setup::{Checked, Directories};
 use super::take_down::{TakeDown, mount_id};
 use super::watcher::Watcher;
 use super::{control, helper, registry, setup};
+use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
 use crate::sys::{Errno, fusedev};
@@ -199,6 +200,7 @@ fn serve(
 ) -> Result<(), MountError> {
     let Checked {
         lower,
+        layer,
         upper,
         merged,
         fuse,
@@ -217,7 +219,8 @@ fn serve(
         .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
     // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
     let _locks = keep_locked(upper.as_ref(), &paths)?;
-    let overlay = open_overlay(request, lower, upper, &paths)?;
+    let (_layer_lock, names) = layer.map(|layer| (layer.lock, layer.names)).unzip();
+    let overlay = open_overlay(request, lower, names.flatten(), upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
         allow_root: request.options.allow_root,
@@ -319,11 +322,13 @@ fn source<'a>(request: &'a Request, lower: &'a Path) -> &'a OsStr {
 fn open_overlay(
     request: &Request,
     lower: OwnedFd,
+    names: Option<Links>,
     upper: Option<(OwnedFd, OwnedFd)>,
     paths: &Directories,
 ) -> Result<Arc<Overlay>, MountError> {
     let config = LayerConfig {
         lower,
+        names,
         upper: upper.map(|(upper, work)| UpperDirs { upper, work }),
         xattr: request.options.xattr,
         fsync: request.options.fsync,
