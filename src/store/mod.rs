@@ -34,6 +34,7 @@ mod name;
 mod names;
 mod tmp;
 mod tree;
+pub mod userns;
 
 pub use delete::Freed;
 pub use error::{Result, StoreError};
