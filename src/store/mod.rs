@@ -35,6 +35,7 @@ mod name;
 mod names;
 mod tmp;
 mod tree;
+pub mod userns;
 
 pub use delete::Freed;
 pub use error::{Result, StoreError};
