@@ -33,9 +33,11 @@ mod layout;
 mod lock;
 mod name;
 mod names;
+pub mod runtime;
 mod tmp;
 mod tree;
 pub mod userns;
+pub mod view;
 
 pub use delete::Freed;
 pub use error::{Result, StoreError};
