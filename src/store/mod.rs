@@ -21,6 +21,7 @@
 //! ```
 
 mod birth;
+pub mod build;
 mod delete;
 mod doubt;
 mod error;
