@@ -22,6 +22,7 @@
 
 mod birth;
 pub mod build;
+pub mod container;
 mod delete;
 mod doubt;
 mod error;

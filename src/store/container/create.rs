@@ -110,7 +110,8 @@ impl Store {
             )));
         }
         paper.write("record", &encode(&record)?)?;
-        let written = at::open_at(paper.dir()?, b"record", libc::O_RDONLY).and_then(|file| io::sync(file, false));
+        let written =
+            at::open_at(paper.dir()?, b"record", libc::O_RDONLY).and_then(|file| io::sync(file, false));
         written.map_err(StoreError::errno("write to disk", paper.path()))?;
         let overlay = self.overlay_path();
         for (tmp, name) in [(first, init_name(&record.id)), (own, record.id.clone())] {
@@ -140,7 +141,10 @@ fn describe(id: String, created: String, image: &Image, wish: Wish) -> Record {
     let none = Config::default();
     let given = image.config().config().as_ref().unwrap_or(&none);
     let list = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
-    let entrypoint = wish.entrypoint.clone().unwrap_or_else(|| list(given.entrypoint()));
+    let entrypoint = wish
+        .entrypoint
+        .clone()
+        .unwrap_or_else(|| list(given.entrypoint()));
     let cmd = match (&wish.entrypoint, wish.cmd.is_empty()) {
         // Another entry point has no use for the arguments of the first one.
         (None, true) => list(given.cmd()),

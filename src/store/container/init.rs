@@ -151,16 +151,27 @@ mod tests {
         fs::write(lower.join("sys"), "a file").unwrap();
         let now = Time { secs: 5, nanos: 6 };
         fill(open(&upper).as_fd(), open(&lower).as_fd(), now).unwrap();
-        let mode = |name: &str| fs::symlink_metadata(upper.join(name)).unwrap().permissions().mode();
+        let mode = |name: &str| {
+            fs::symlink_metadata(upper.join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
         assert_eq!(mode("") & 0o7777, 0o751);
         assert_eq!(mode("etc") & 0o7777, 0o711);
         assert_eq!(mode("dev"), libc::S_IFDIR | 0o755);
         assert_eq!(mode("dev/console"), libc::S_IFREG | 0o755);
         assert_eq!(mode("etc/resolv.conf"), libc::S_IFREG | 0o755);
         assert_eq!(mode("sys"), libc::S_IFDIR | 0o755);
-        assert_eq!(fs::read_link(upper.join("etc/mtab")).unwrap().to_str(), Some("/proc/mounts"));
+        assert_eq!(
+            fs::read_link(upper.join("etc/mtab")).unwrap().to_str(),
+            Some("/proc/mounts")
+        );
         for absent in ["etc/hosts", "proc"] {
-            assert!(!upper.join(absent).exists(), "{absent}: the image's directory does");
+            assert!(
+                !upper.join(absent).exists(),
+                "{absent}: the image's directory does"
+            );
         }
     }
 }

@@ -112,7 +112,11 @@ impl Container<'_> {
                 stdin: settings.open_stdin,
             },
             hostname: settings.hostname.clone(),
-            volumes: host.binds.iter().map(|bind| bind.parse()).collect::<Result<_>>()?,
+            volumes: host
+                .binds
+                .iter()
+                .map(|bind| bind.parse())
+                .collect::<Result<_>>()?,
             network: if host.network_mode == Network::None.word() {
                 Network::None
             } else {

@@ -268,7 +268,7 @@ impl<'a> Container<'a> {
                     .map_err(StoreError::errno("write to disk", &path))?;
             }
         }
-        fresh.remove()
+        fresh.remove().map(drop)
     }
 }
 

@@ -4,14 +4,14 @@ use crate::store::{Result, StoreError};
 use crate::sys;
 
 const QUALITIES: [&str; 32] = [
-    "agile", "amber", "bold", "brave", "bright", "brisk", "calm", "clever", "crisp", "deft", "eager", "early",
-    "fair", "fresh", "gentle", "glad", "golden", "keen", "kind", "lively", "lucid", "merry", "mild", "neat", "noble",
-    "plain", "quick", "quiet", "sharp", "steady", "swift", "warm",
+    "agile", "amber", "bold", "brave", "bright", "brisk", "calm", "clever", "crisp", "deft", "eager",
+    "early", "fair", "fresh", "gentle", "glad", "golden", "keen", "kind", "lively", "lucid", "merry", "mild",
+    "neat", "noble", "plain", "quick", "quiet", "sharp", "steady", "swift", "warm",
 ];
 const THINGS: [&str; 32] = [
-    "alder", "ash", "aspen", "badger", "beech", "birch", "cedar", "crane", "elm", "falcon", "fern", "finch", "fir",
-    "hazel", "heron", "ibis", "juniper", "larch", "linden", "lynx", "maple", "marten", "oak", "otter", "pine", "plover",
-    "rowan", "spruce", "stoat", "swift", "willow", "yew",
+    "alder", "ash", "aspen", "badger", "beech", "birch", "cedar", "crane", "elm", "falcon", "fern", "finch",
+    "fir", "hazel", "heron", "ibis", "juniper", "larch", "linden", "lynx", "maple", "marten", "oak", "otter",
+    "pine", "plover", "rowan", "spruce", "stoat", "swift", "willow", "yew",
 ];
 
 /// Checks a name that somebody wishes: docker's rule.
@@ -40,7 +40,9 @@ pub(super) fn invent(taken: impl Fn(&str) -> bool) -> sys::Result<String> {
     let mut tries = 0_u32;
     loop {
         let [quality, thing, ..] = random::<2>()?;
-        let pick = |list: &[&'static str; 32], byte: u8| list.get(usize::from(byte % 32)).copied().unwrap_or("plain");
+        let pick = |list: &[&'static str; 32], byte: u8| {
+            list.get(usize::from(byte % 32)).copied().unwrap_or("plain")
+        };
         let mut name = format!("{}_{}", pick(&QUALITIES, quality), pick(&THINGS, thing));
         if tries > 8 {
             name.push_str(&tries.to_string());

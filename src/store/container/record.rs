@@ -132,7 +132,13 @@ mod tests {
             state: State::default(),
         };
         let text = serde_json::to_string(&record).unwrap();
-        for name in ["\"Id\"", "\"HostConfig\"", "\"WorkingDir\"", "\"ReadonlyRootfs\"", "\"Status\":\"created\""] {
+        for name in [
+            "\"Id\"",
+            "\"HostConfig\"",
+            "\"WorkingDir\"",
+            "\"ReadonlyRootfs\"",
+            "\"Status\":\"created\"",
+        ] {
             assert!(text.contains(name), "{name} in {text}");
         }
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);

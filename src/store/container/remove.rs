@@ -19,7 +19,10 @@ impl Container<'_> {
             Use::Running => self.error("is running", "end its command first, or use --force"),
             Use::Mounted | Use::Idle => self.error(
                 "is mounted",
-                &format!("'plyfs container umount {}' first, or use --force", self.record.name),
+                &format!(
+                    "'plyfs container umount {}' first, or use --force",
+                    self.record.name
+                ),
             ),
         };
         let found = self.in_use()?;
@@ -39,7 +42,7 @@ impl Container<'_> {
             }
             bury(self.store, &self.record.id, &grave)?;
         }
-        grave.remove()
+        grave.remove().map(drop)
     }
 }
 
@@ -85,10 +88,18 @@ pub fn sweep(store: &Store) -> Result<usize> {
             let own = at::open_dir_path(grave.dir()?, name.as_bytes())
                 .map_err(StoreError::errno("open", grave.path()))?;
             for (name, to) in [(id.clone(), b"own".as_slice()), (init_name(&id), b"first")] {
-                match at::rename_at(store.overlay(), name.as_bytes(), own.as_fd(), to, RenameHow::NoReplace) {
+                match at::rename_at(
+                    store.overlay(),
+                    name.as_bytes(),
+                    own.as_fd(),
+                    to,
+                    RenameHow::NoReplace,
+                ) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(errno) => {
-                        return Err(StoreError::errno("remove", store.overlay_path().join(name))(errno));
+                        return Err(StoreError::errno("remove", store.overlay_path().join(name))(
+                            errno,
+                        ));
                     }
                 }
             }

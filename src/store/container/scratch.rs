@@ -87,6 +87,6 @@ impl<'a> Scratch<'a> {
     /// # Errors
     /// When something cannot be deleted.
     pub fn remove(self) -> Result<()> {
-        self.tmp.remove()
+        self.tmp.remove().map(drop)
     }
 }
