@@ -79,8 +79,7 @@ impl Doubt {
             .into_iter()
             .map(|subject| Self::note(store, subject))
             .collect::<Result<_>>()?;
-        io::sync(store.tmp(), false)
-            .map_err(StoreError::errno("write to disk", store.path().join("tmp")))?;
+        io::sync(store.tmp(), false).map_err(StoreError::errno("write to disk", store.path().join("tmp")))?;
         Ok(notes)
     }
 
@@ -94,7 +93,9 @@ impl Doubt {
             Err(Errno::NOENT) => return Ok(None),
             file => file.map_err(failed())?,
         };
-        if !try_exclusive(&file).map_err(failed())? || !still_named(store.tmp(), name, &file).map_err(failed())? {
+        if !try_exclusive(&file).map_err(failed())?
+            || !still_named(store.tmp(), name, &file).map_err(failed())?
+        {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -108,7 +109,9 @@ impl Doubt {
     pub(super) fn clear(self, store: &Store) -> Result<()> {
         match at::unlink_at(store.tmp(), &self.name) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(StoreError::errno("delete a note in", store.path().join("tmp"))(errno)),
+            Err(errno) => Err(StoreError::errno("delete a note in", store.path().join("tmp"))(
+                errno,
+            )),
         }
     }
 }

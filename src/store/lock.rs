@@ -66,7 +66,8 @@ impl Store {
 
     fn lock_file(&self) -> Result<(OwnedFd, std::path::PathBuf)> {
         let path = self.path().join("lock");
-        let file = at::open_at(self.dir(), b"lock", libc::O_RDWR).map_err(StoreError::errno("open", &path))?;
+        let file =
+            at::open_at(self.dir(), b"lock", libc::O_RDWR).map_err(StoreError::errno("open", &path))?;
         Ok((file, path))
     }
 }
