@@ -33,6 +33,7 @@ mod load;
 mod lock;
 mod name;
 mod names;
+mod remove;
 mod tmp;
 mod tree;
 
@@ -47,4 +48,5 @@ pub use load::{LoadOptions, Loaded, Platform, Source};
 pub use lock::{Exclusive, Shared};
 pub use name::Name;
 pub use names::Names;
+pub use remove::Removal;
 pub use tmp::{Published, Swept, TmpDir};
