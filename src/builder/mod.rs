@@ -15,11 +15,14 @@
 pub mod clone;
 mod error;
 pub mod link;
+pub mod links;
+pub mod manifest;
 mod meta;
 pub mod newborn;
 mod path;
 mod progress;
 pub mod remove;
+mod scan;
 pub mod walk;
 
 pub use clone::{CloneReport, clone_tree};
