@@ -19,8 +19,10 @@ mod line;
 mod reader;
 mod record;
 
-pub use line::{Line, Text};
+pub use line::{Attribute, Line, Text};
+pub(super) use line::{kind_word, time_text};
 pub use reader::{Header, Object, Reader};
+pub(super) use record::jobs;
 pub use record::{Hashes, Parent, Recording, Summary, record};
 
 /// The version that is written and read.

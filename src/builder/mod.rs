@@ -23,6 +23,7 @@ mod path;
 mod progress;
 pub mod remove;
 mod scan;
+mod verify;
 pub mod walk;
 
 pub use clone::{CloneReport, clone_tree};
@@ -31,6 +32,7 @@ pub use link::{LinkReport, Linker, Spot};
 pub use meta::{Kind, Meta, Xattr};
 pub use path::TreePath;
 pub use progress::{Progress, Silent};
+pub use verify::{Checked, Fault, verify};
 pub use walk::{Step, Walk};
 
 /// What a builder function answers.

@@ -90,6 +90,9 @@ pub fn record(
             summary.file_bytes = summary.file_bytes.saturating_add(object.line.size);
         }
         progress.advance(1);
+        if progress.stopped() {
+            return Err(BuildError::Interrupted);
+        }
         to.line(&object.line)
     })?;
     summary.inherited = parent.map_or(0, |parent| parent.taken);
