@@ -13,7 +13,9 @@
 //! Nothing here knows images or containers (the store does), nor the mount.
 
 pub mod clone;
+pub mod diff;
 mod error;
+pub mod layer_tar;
 pub mod link;
 pub mod links;
 pub mod manifest;
