@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod store;
 mod umount;
+mod unshare;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -69,6 +70,7 @@ enum Command {
     Umount(umount::UmountArgs),
     List(list::ListArgs),
     Layer(layer::LayerArgs),
+    Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -169,6 +171,7 @@ impl Cli {
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Layer(arguments) => arguments.run(),
+            Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

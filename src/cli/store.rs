@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::mount::who;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, userns};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -16,12 +16,20 @@ impl From<StoreError> for Failure {
 }
 
 /// Opens the store at `root`, or the one in the user's data directory.
+///
+/// An ordinary user's process moves into its user namespace for that: to be called before there are threads.
 pub(super) fn open(root: Option<&Path>) -> Result<Store, Failure> {
-    let path = match root {
-        Some(path) => path.to_owned(),
-        None => default_path()?,
-    };
+    let path = place(root)?;
+    userns::enter(&path)?;
     Ok(Store::open(&path)?)
+}
+
+/// Where the store is, or will be: `root`, or the user's data directory.
+pub(super) fn place(root: Option<&Path>) -> Result<PathBuf, Failure> {
+    match root {
+        Some(path) => Ok(path.to_owned()),
+        None => default_path(),
+    }
 }
 
 fn default_path() -> Result<PathBuf, Failure> {

@@ -36,6 +36,7 @@ mod names;
 mod remove;
 mod tmp;
 mod tree;
+pub mod userns;
 
 pub use delete::Freed;
 pub use error::{Result, StoreError};
