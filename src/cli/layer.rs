@@ -1,6 +1,7 @@
 //! `plyfs layer`: the builder on plain directories, with no store behind it.
 
 mod clone;
+mod diff;
 
 use clap::{Args, Subcommand};
 
@@ -13,6 +14,7 @@ parent stays as it is.
 
 Examples:
   plyfs layer clone base child            a child without changes
+  plyfs layer diff base child             what changed
 
 Never write in a tree that has clones, but through a mount of it: what is changed
 in place changes in all of them.";
@@ -28,6 +30,7 @@ pub(super) struct LayerArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Clone(clone::CloneArgs),
+    Diff(diff::DiffArgs),
 }
 
 impl LayerArgs {
@@ -35,6 +38,7 @@ impl LayerArgs {
         env_logger::init();
         match self.command {
             Command::Clone(arguments) => arguments.run(),
+            Command::Diff(arguments) => arguments.run(),
         }
     }
 }
