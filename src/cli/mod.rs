@@ -9,10 +9,13 @@ mod list;
 mod mount;
 mod output;
 mod progress;
+mod store;
 mod umount;
+mod unshare;
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -48,6 +51,15 @@ Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage."
 #[command(name = "plyfs", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
+    /// Where images and containers are kept [default: ~/.local/share/plyfs, for root /var/lib/plyfs].
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PLYFS_ROOT",
+        hide_env_values = true
+    )]
+    root: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,6 +70,7 @@ enum Command {
     Umount(umount::UmountArgs),
     List(list::ListArgs),
     Layer(layer::LayerArgs),
+    Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -133,8 +146,9 @@ fn is_command(first: Option<&OsString>) -> bool {
     let Some(first) = first else { return true };
     if matches!(
         first.to_str(),
-        Some("help" | "-h" | "--help" | "-V" | "--version")
-    ) {
+        Some("help" | "-h" | "--help" | "-V" | "--version" | "--root")
+    ) || first.as_encoded_bytes().starts_with(b"--root=")
+    {
         return true;
     }
     Cli::command()
@@ -157,6 +171,7 @@ impl Cli {
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Layer(arguments) => arguments.run(),
+            Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

@@ -54,7 +54,7 @@ impl Place {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
+    pub(super) fn stat(&self) -> Result<Stat> {
         match self {
             Self::Fd(fd) => stat::stat_fd(fd),
             Self::At(dir, link) => stat::stat_at_cached(dir, &link.name),

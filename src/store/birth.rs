@@ -10,6 +10,7 @@
 
 use std::io::Read;
 
+use super::doubt::{Doubt, Subject};
 use super::layer::Layer;
 use super::tmp::{Published, TmpDir, Turn};
 use super::{ChainId, DiffId, Result, Store, StoreError};
@@ -53,12 +54,16 @@ impl Store {
         if let Some(parent) = &parent {
             fresh.write("parent", parent.id().to_string().as_bytes())?;
         }
+        let doubt = Doubt::note(self, Subject::Layer(id))?;
         fresh.sync()?;
         // The parent is locked until the name is there by which everybody sees that it has a child.
         let _shared = self.hold()?;
         match fresh.publish(self.overlay(), &self.overlay_path(), &id.hex())? {
-            Published::Born(dir) => Ok(Layer::from_locked(self, id, dir)),
-            Published::Exists => self.layer(&id),
+            Published::Born(dir) => Ok(Layer::born(self, id, dir, doubt)),
+            Published::Exists => {
+                doubt.clear(self)?;
+                self.layer(&id)
+            }
         }
     }
 }

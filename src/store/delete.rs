@@ -2,7 +2,35 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, at, dirent, stat};
+
+/// What a deletion gave back to the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Freed {
+    /// Bytes of disk blocks. A file with names elsewhere frees none.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+impl Freed {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+
+    fn one(&mut self, stat: &Stat) {
+        *self = self.and(Self {
+            bytes: stat.blocks.saturating_mul(512),
+            inodes: 1,
+        });
+    }
+}
 
 /// A directory deeper than this below the one to delete is first moved up.
 const DEEPEST: usize = 64;
@@ -19,21 +47,19 @@ struct Level {
 ///
 /// # Errors
 /// As unlinkat(2) and openat2(2): EXDEV for a mount point below, EPERM for an immutable file.
-pub(super) fn delete_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match at::unlink_at(dir, name) {
-        // EISDIR as Linux has it, EPERM as POSIX has it.
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(errno),
+pub(super) fn delete_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Freed> {
+    let mut freed = Freed::default();
+    if !unlink(dir, name, &mut freed)? {
+        return Ok(freed);
     }
-    let mut path: Vec<(Box<[u8]>, Level)> = vec![(name.into(), enter(dir, name)?)];
+    let mut path: Vec<(Box<[u8]>, Level)> = vec![(name.into(), enter(dir, name, &mut freed)?)];
     // Names that directories too deep get at the top: no file system gives such a name to anything else in tmp/.
     let mut moved: u64 = 0;
     while let Some((_, level)) = path.last_mut() {
         if let Some(name) = level.left.pop() {
             if path.len() < DEEPEST {
                 let Some((_, level)) = path.last() else { break };
-                let next = enter(level.dir.as_fd(), &name)?;
+                let next = enter(level.dir.as_fd(), &name, &mut freed)?;
                 path.push((name, next));
             } else {
                 move_up(&mut path, &name, &mut moved)?;
@@ -41,6 +67,7 @@ pub(super) fn delete_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
             continue;
         }
         let Some((name, level)) = path.pop() else { break };
+        freed.one(&stat::stat_fd(&level.dir)?);
         drop(level);
         let parent = path.last().map_or(dir, |(_, level)| level.dir.as_fd());
         match at::rmdir_at(parent, &name) {
@@ -48,7 +75,24 @@ pub(super) fn delete_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
             Err(errno) => return Err(errno),
         }
     }
-    Ok(())
+    Ok(freed)
+}
+
+/// Deletes a name that is no directory; whether it is one.
+fn unlink(dir: BorrowedFd<'_>, name: &[u8], freed: &mut Freed) -> Result<bool> {
+    let stat = match stat::stat_at(dir, name) {
+        Err(Errno::NOENT) => return Ok(false),
+        stat => stat?,
+    };
+    if stat.is_dir() {
+        return Ok(true);
+    }
+    match at::unlink_at(dir, name) {
+        Ok(()) if stat.nlink == 1 => freed.one(&stat),
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    Ok(false)
 }
 
 /// Moves `name` of the last level to the first one, under a fresh name.
@@ -81,27 +125,25 @@ fn allow(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 }
 
 /// Opens a directory, deletes everything in it that is none, and remembers its subdirectories.
-fn enter(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Level> {
+fn enter(dir: BorrowedFd<'_>, name: &[u8], freed: &mut Freed) -> Result<Level> {
     allow(dir, name)?;
     let opened = at::reopen_dir(at::open_dir_path(dir, name)?)?;
-    let mut names = Vec::new();
+    let mut left = Vec::new();
     dirent::read_names(&opened, |entry| {
-        names.push((entry.name, entry.kind));
+        left.push(entry.name);
         Ok(true)
     })?;
-    let mut left = Vec::new();
-    for (name, kind) in names {
-        if kind == libc::S_IFDIR {
-            left.push(name);
-            continue;
-        }
-        match at::unlink_at(&opened, &name) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR) => left.push(name),
-            Err(errno) => return Err(errno),
-        }
+    let mut failed = None;
+    left.retain(|name| {
+        unlink(opened.as_fd(), name, freed).unwrap_or_else(|errno| {
+            failed = Some(errno);
+            false
+        })
+    });
+    match failed {
+        None => Ok(Level { dir: opened, left }),
+        Some(errno) => Err(errno),
     }
-    Ok(Level { dir: opened, left })
 }
 
 #[cfg(test)]
@@ -128,8 +170,8 @@ mod tests {
             dir = next;
         }
         std::fs::write(place.path().join("beside"), b"").unwrap();
-        delete_tree(top.as_fd(), b"tree").unwrap();
-        delete_tree(top.as_fd(), b"tree").unwrap();
+        assert_eq!(delete_tree(top.as_fd(), b"tree").unwrap().inodes, 2001);
+        assert_eq!(delete_tree(top.as_fd(), b"tree").unwrap(), Freed::default());
         let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
     }
@@ -141,9 +183,10 @@ mod tests {
             let dir = place.path().join(format!("t/{n}"));
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(dir.join("f"), b"").unwrap();
+            std::fs::hard_link(dir.join("f"), place.path().join(format!("kept-{n}"))).unwrap();
             std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0)).unwrap();
         }
-        delete_tree(open(place.path()).as_fd(), b"t").unwrap();
+        assert_eq!(delete_tree(open(place.path()).as_fd(), b"t").unwrap().inodes, 301);
         assert!(!place.path().join("t").exists());
     }
 }

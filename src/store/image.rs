@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
+use super::doubt::{Doubt, Subject};
 use super::layout::{names_in, read_file, read_if_there};
 use super::tmp::{Published, TmpDir};
 use super::{ChainId, DiffId, ImageId, Name, Result, Store, StoreError};
@@ -106,6 +107,12 @@ impl Store {
         if let Some(manifest) = manifest {
             fresh.write("manifest", manifest)?;
         }
+        // Without names it may stay: somebody asked for an image without a name.
+        let doubt = if names.is_empty() || self.image_ids()?.contains(&id) {
+            None
+        } else {
+            Some(Doubt::note(self, Subject::Image(id))?)
+        };
         fresh.sync()?;
         let _shared = self.hold()?;
         if let Some(top) = ChainId::chain(&diff_ids).last() {
@@ -117,6 +124,9 @@ impl Store {
         }
         if !names.is_empty() {
             self.change_names(|known| known.extend(names.iter().map(|name| (name.clone(), id))))?;
+        }
+        if let Some(doubt) = doubt {
+            doubt.clear(self)?;
         }
         Ok(id)
     }

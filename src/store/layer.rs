@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use super::doubt::Doubt;
 use super::layout::{names_in, read_file, read_if_there};
 use super::lock::{still_named, wait};
 use super::{ChainId, DiffId, Result, Store, StoreError};
@@ -19,15 +20,18 @@ pub struct Layer {
     id: ChainId,
     path: PathBuf,
     dir: OwnedFd,
+    /// Of a layer that was born just now: whether somebody needs it is settled when this is given up.
+    _doubt: Option<Doubt>,
 }
 
 impl Layer {
-    /// From a descriptor of its directory that has the shared lock.
-    pub(super) fn from_locked(store: &Store, id: ChainId, dir: OwnedFd) -> Self {
+    /// A layer just born, from a descriptor of its directory that has the shared lock.
+    pub(super) fn born(store: &Store, id: ChainId, dir: OwnedFd, doubt: Doubt) -> Self {
         Self {
             id,
             path: store.overlay_path().join(id.hex()),
             dir,
+            _doubt: Some(doubt),
         }
     }
 
@@ -148,7 +152,12 @@ impl Store {
         if !still_named(self.overlay(), name.as_bytes(), &dir).map_err(StoreError::errno("look at", &path))? {
             return Ok(None);
         }
-        Ok(Some(Layer { id: *id, path, dir }))
+        Ok(Some(Layer {
+            id: *id,
+            path,
+            dir,
+            _doubt: None,
+        }))
     }
 
     /// The chain ids of all layers, sorted.

@@ -62,7 +62,7 @@ impl Store {
     /// # Errors
     /// When it cannot be deleted.
     pub fn sweep(&self) -> Result<Swept> {
-        tmp::sweep(self)
+        tmp::sweep(self, true)
     }
 
     /// Its absolute path.
@@ -98,6 +98,15 @@ impl Store {
     /// The directory of what is being made or deleted.
     pub fn tmp(&self) -> BorrowedFd<'_> {
         self.tmp.as_fd()
+    }
+}
+
+impl Drop for Store {
+    /// What this process made and nobody needs is settled now: a command that failed leaves nothing.
+    fn drop(&mut self) {
+        if let Err(error) = tmp::sweep(self, false) {
+            log::warn!("{error}");
+        }
     }
 }
 

@@ -51,12 +51,24 @@ impl Store {
             .map(|file| Exclusive { _file: file })
     }
 
+    /// As [`Store::exclusive`]; none if somebody holds it.
+    pub(super) fn try_exclusive(&self) -> Result<Option<Exclusive>> {
+        let (file, path) = self.lock_file()?;
+        let taken = try_exclusive(&file).map_err(StoreError::errno("lock", &path))?;
+        Ok(taken.then_some(Exclusive { _file: file }))
+    }
+
     fn lock(&self, how: FlockOperation) -> Result<OwnedFd> {
+        let (file, path) = self.lock_file()?;
+        wait(&file, how).map_err(StoreError::errno("lock", &path))?;
+        Ok(file)
+    }
+
+    fn lock_file(&self) -> Result<(OwnedFd, std::path::PathBuf)> {
         let path = self.path().join("lock");
         let file =
             at::open_at(self.dir(), b"lock", libc::O_RDWR).map_err(StoreError::errno("open", &path))?;
-        wait(&file, how).map_err(StoreError::errno("lock", &path))?;
-        Ok(file)
+        Ok((file, path))
     }
 }
 

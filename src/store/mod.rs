@@ -22,7 +22,9 @@
 
 mod birth;
 mod delete;
+mod doubt;
 mod error;
+mod gc;
 mod id;
 mod image;
 mod layer;
@@ -32,8 +34,11 @@ mod name;
 mod names;
 mod tmp;
 mod tree;
+pub mod userns;
 
+pub use delete::Freed;
 pub use error::{Result, StoreError};
+pub use gc::ContainerUse;
 pub use id::{BlobId, ChainId, DiffId, ImageId};
 pub use image::{Image, LARGEST_JSON};
 pub use layer::Layer;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::delete::delete_tree;
+use super::delete::{Freed, delete_tree};
+use super::doubt;
 use super::lock::{still_named, try_exclusive, wait};
 use super::{Result, Store, StoreError};
 use crate::sys::at::RenameHow;
@@ -34,7 +35,7 @@ pub enum Published {
     Exists,
 }
 
-fn fresh_name() -> sys::Result<String> {
+pub(super) fn fresh_name() -> sys::Result<String> {
     let mut random = [0_u8; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     Ok(hex::encode(random))
@@ -173,13 +174,13 @@ impl TmpDir {
     ///
     /// # Errors
     /// When something below cannot be deleted.
-    pub fn remove(mut self) -> Result<()> {
+    pub fn remove(mut self) -> Result<Freed> {
         self.delete()
     }
 
-    fn delete(&mut self) -> Result<()> {
+    fn delete(&mut self) -> Result<Freed> {
         if self.dir.take().is_none() {
-            return Ok(());
+            return Ok(Freed::default());
         }
         delete_tree(self.tmp.as_fd(), self.name.as_bytes()).map_err(StoreError::errno("delete", &self.path))
     }
@@ -213,7 +214,8 @@ pub(super) fn replace_file(
     at::rename_at(fresh.dir()?, b"file", dir, name.as_bytes(), RenameHow::Replace)
         .map_err(StoreError::errno("replace", &path))?;
     io::sync(dir, false).map_err(StoreError::errno("write to disk", dir_path))?;
-    fresh.remove()
+    fresh.remove()?;
+    Ok(())
 }
 
 /// Takes `name` out of `from` in one step, and deletes it; answers whether it was there.
@@ -296,13 +298,17 @@ pub struct Swept {
     pub deleted: u64,
     /// Entries that somebody is working on.
     pub live: u64,
+    /// What that gave back.
+    pub freed: Freed,
 }
 
 /// Deletes every entry of `tmp/` that nobody has locked.
 ///
 /// # Errors
 /// When `tmp/` cannot be read, or an entry cannot be deleted.
-pub(super) fn sweep(store: &Store) -> Result<Swept> {
+///
+/// Without `wait`, doubts are left for later if somebody publishes just now.
+pub(super) fn sweep(store: &Store, wait: bool) -> Result<Swept> {
     let tmp_path = store.path().join("tmp");
     let tmp = store.tmp();
     let mut names = Vec::new();
@@ -315,25 +321,40 @@ pub(super) fn sweep(store: &Store) -> Result<Swept> {
         })
         .map_err(StoreError::errno("read", &tmp_path))?;
     let mut swept = Swept::default();
+    let mut doubts = Vec::new();
     for name in names {
         let path = tmp_path.join(String::from_utf8_lossy(&name).as_ref());
-        match sweep_one(tmp, &name) {
-            Ok(true) => swept.deleted = swept.deleted.saturating_add(1),
-            Ok(false) => swept.live = swept.live.saturating_add(1),
-            Err(errno) => return Err(StoreError::errno("delete", &path)(errno)),
+        if let Some(doubt) = doubt::Doubt::reopen(store, &name)? {
+            doubts.push(doubt);
+            continue;
+        }
+        match sweep_one(tmp, &name).map_err(StoreError::errno("delete", &path))? {
+            Some(freed) => {
+                swept.deleted = swept.deleted.saturating_add(1);
+                swept.freed = swept.freed.and(freed);
+            }
+            None => swept.live = swept.live.saturating_add(1),
+        }
+    }
+    if !doubts.is_empty() {
+        match doubt::settle(store, doubts, wait) {
+            Ok(freed) => swept.freed = swept.freed.and(freed),
+            // Who needs what cannot be told: nothing goes, and the store is open for a repair.
+            Err(error @ StoreError::Damaged { .. }) => log::warn!("{error}"),
+            Err(error) => return Err(error),
         }
     }
     Ok(swept)
 }
 
-/// Whether it was deleted, or was gone already.
-fn sweep_one(tmp: BorrowedFd<'_>, name: &[u8]) -> sys::Result<bool> {
+/// What it gave back; none if somebody works on it.
+fn sweep_one(tmp: BorrowedFd<'_>, name: &[u8]) -> sys::Result<Option<Freed>> {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = match at::open_at(tmp, name, flags) {
         Ok(opened) => opened,
-        Err(Errno::NOENT) => return Ok(true),
+        Err(Errno::NOENT) => return Ok(Some(Freed::default())),
         // Nothing that this store makes: no lock can be on it.
-        Err(Errno::LOOP | Errno::NXIO) => return delete_tree(tmp, name).map(|()| true),
+        Err(Errno::LOOP | Errno::NXIO) => return delete_tree(tmp, name).map(Some),
         Err(Errno::ACCESS) => {
             let target = at::open_path(tmp, name)?;
             at::chmod_fd(target, 0o700)?;
@@ -342,10 +363,10 @@ fn sweep_one(tmp: BorrowedFd<'_>, name: &[u8]) -> sys::Result<bool> {
         Err(errno) => return Err(errno),
     };
     if !try_exclusive(&opened)? {
-        return Ok(false);
+        return Ok(None);
     }
     if still_named(tmp, name, &opened)? {
-        delete_tree(tmp, name)?;
+        return delete_tree(tmp, name).map(Some);
     }
-    Ok(true)
+    Ok(Some(Freed::default()))
 }
