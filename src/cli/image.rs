@@ -1,6 +1,7 @@
 //! `plyfs image`: the images of the store.
 
 mod history;
+mod import;
 mod inspect;
 mod load;
 mod ls;
@@ -38,6 +39,7 @@ pub(super) struct ImageArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Load(load::LoadArgs),
+    Import(import::ImportArgs),
     Ls(ls::LsArgs),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
@@ -50,6 +52,7 @@ impl ImageArgs {
         env_logger::init();
         match self.command {
             Command::Load(arguments) => arguments.run(root),
+            Command::Import(arguments) => arguments.run(root),
             Command::Ls(arguments) => arguments.run(root),
             Command::Inspect(arguments) => arguments.run(root),
             Command::History(arguments) => arguments.run(root),
