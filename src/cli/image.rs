@@ -6,6 +6,7 @@ mod inspect;
 mod load;
 mod ls;
 mod rm;
+mod save;
 mod tag;
 
 use std::path::Path;
@@ -40,6 +41,7 @@ pub(super) struct ImageArgs {
 enum Command {
     Load(load::LoadArgs),
     Import(import::ImportArgs),
+    Save(save::SaveArgs),
     Ls(ls::LsArgs),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
@@ -53,6 +55,7 @@ impl ImageArgs {
         match self.command {
             Command::Load(arguments) => arguments.run(root),
             Command::Import(arguments) => arguments.run(root),
+            Command::Save(arguments) => arguments.run(root),
             Command::Ls(arguments) => arguments.run(root),
             Command::Inspect(arguments) => arguments.run(root),
             Command::History(arguments) => arguments.run(root),

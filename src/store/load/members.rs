@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::outer::{Kind, Member, Outer, truncated};
 use crate::store::{LARGEST_JSON, Result, Store, StoreError};
-use crate::sys::{self, Errno, at, stat};
+use crate::sys::{Errno, at, stat};
 
 /// More members than this are no image archive.
 const MOST_MEMBERS: usize = 100_000;
@@ -162,12 +162,12 @@ impl Members {
             Some(Packed::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
             Some(Packed::Zstd) => Box::new(zstd::stream::read::Decoder::new(whole).map_err(failed)?),
         };
-        let spool = unnamed(store).map_err(StoreError::errno("make a file in", store.path().join("tmp")))?;
+        let spool = store.unnamed_file()?;
         Ok(Self {
             shown: shown.to_owned(),
             from: From::Stream {
                 outer: Some(Outer::new(plain)),
-                spool: Arc::new(spool.into()),
+                spool: Arc::new(spool),
                 spooled: 0,
             },
             places: HashMap::new(),
@@ -451,19 +451,6 @@ fn open_below<'a>(dir: impl AsFd, name: &str) -> Result<Option<Open<'a>>> {
         }));
     }
     Ok(None)
-}
-
-/// A file without a name in the store's `tmp/`.
-fn unnamed(store: &Store) -> sys::Result<OwnedFd> {
-    match at::open_unnamed(store.tmp()) {
-        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
-            let name = format!("spool-{}", std::process::id());
-            let file = at::create_at(store.tmp(), name.as_bytes(), libc::O_RDWR, 0o600)?;
-            at::unlink_at(store.tmp(), name.as_bytes())?;
-            Ok(file)
-        }
-        file => file,
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
