@@ -160,6 +160,17 @@ impl Store {
         }))
     }
 
+    /// Bytes of the regular files in an image's layers together.
+    ///
+    /// # Errors
+    /// When a layer is missing or its size cannot be read.
+    pub fn image_size(&self, image: &super::Image) -> Result<u64> {
+        image
+            .chain()
+            .iter()
+            .try_fold(0_u64, |sum, id| Ok(sum.saturating_add(self.layer(id)?.size()?)))
+    }
+
     /// The chain ids of all layers, sorted.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub(super) fn failure(log: &Path) -> Option<(u8, String)> {
         .filter_map(|line| serde_json::from_str::<Line>(line).ok())
         .filter(|line| line.level == "error")
         .map(|line| line.msg)
-        .last()?;
+        .next_back()?;
     Some((classify(&reason), reason))
 }
 
