@@ -12,10 +12,12 @@
 //!
 //! Nothing here knows images or containers (the store does), nor the mount.
 
+pub mod apply;
 mod error;
 mod meta;
 mod path;
 mod progress;
+pub mod tar_split;
 
 pub use error::BuildError;
 pub use meta::{Kind, Meta, Xattr};
