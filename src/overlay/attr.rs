@@ -54,7 +54,7 @@ impl Place {
         }
     }
 
-    fn stat(&self) -> Result<Stat> {
+    pub(super) fn stat(&self) -> Result<Stat> {
         match self {
             Self::Fd(fd) => stat::stat_fd(fd),
             Self::At(dir, link) => stat::stat_at_cached(dir, &link.name),
@@ -199,7 +199,10 @@ impl Overlay {
             None => self.at_spot(node, |spot| {
                 let stat = spot.place.stat()?;
                 spot.check(&stat)?;
-                Ok(stat)
+                Ok(match spot.layer {
+                    Layer::Lower => self.within_lower(stat),
+                    Layer::Upper => stat,
+                })
             })?,
         };
         Ok(self.shown(node, stat))

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Overlay;
 use super::node::{Lower, Node, NodeId};
 use crate::sys::caller::Caller as Process;
-use crate::sys::stat;
+use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Errno, Result, at};
 
@@ -89,12 +89,13 @@ impl Overlay {
         if name != ACCESS_ACL {
             return Ok(());
         }
+        self.drop_setgid(node, fd, pid)
+    }
+
+    fn drop_setgid(&self, node: &Node, fd: &OwnedFd, pid: u32) -> Result<()> {
         let stat = stat::stat_fd(fd)?;
-        if stat.mode & libc::S_ISGID != 0 {
-            let caller = Process::read(pid);
-            if !caller.in_group(stat.gid) && !caller.keeps_suid() {
-                at::chmod_fd(fd, stat.mode & !libc::S_ISGID)?;
-            }
+        if loses_setgid(&stat, pid) {
+            at::chmod_fd(fd, stat.mode & !libc::S_ISGID)?;
         }
         self.attributes_changed(node);
         Ok(())
@@ -103,13 +104,22 @@ impl Overlay {
     /// Removes an attribute.
     ///
     /// # Errors
-    /// ENODATA, before anything is copied up (K61); EROFS; else as copy-up and removexattr(2).
+    /// ENODATA, before anything is copied up (K61) unless an access ACL is meant and the caller's change of it
+    /// takes the setgid bit (K155); EROFS; else as copy-up and removexattr(2).
     pub fn removexattr(&self, id: NodeId, name: &[u8], pid: u32) -> Result<()> {
         let node = self.node(id)?;
         self.work()?;
         let real = self.real_name(name)?;
         if is_covered(&node) {
             return Err(Errno::NODATA);
+        }
+        if name == ACCESS_ACL {
+            // Before the question whether there is one, as the kernel has it.
+            let stat = self.at_spot(&node, |spot| spot.place.stat())?;
+            if loses_setgid(&stat, pid) {
+                let fd = self.upper_object(&node)?;
+                self.drop_setgid(&node, &fd, pid)?;
+            }
         }
         if node.upper().is_none() {
             self.at_spot(&node, |spot| {
@@ -124,6 +134,15 @@ impl Overlay {
         }
         self.acl_changed(&node, &fd, name, pid)
     }
+}
+
+/// Whether a change of the access ACL by this caller takes the setgid bit.
+fn loses_setgid(stat: &Stat, pid: u32) -> bool {
+    if stat.mode & libc::S_ISGID == 0 {
+        return false;
+    }
+    let caller = Process::read(pid);
+    !caller.in_group(stat.gid) && !caller.keeps_suid()
 }
 
 /// What is under a mount point cannot be asked: its attributes would be those of what is mounted (K28).

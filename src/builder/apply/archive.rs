@@ -524,21 +524,6 @@ impl<'a> Layer<'a> {
     }
 }
 
-impl Tree<'_> {
-    /// Gives what `name` in `from` is a further name.
-    fn link(&mut self, from: &Rc<Dir>, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<()> {
-        let stat = from
-            .look(name)?
-            .ok_or_else(|| from.call("link", name, Errno::NOENT))?;
-        at::link_at(&from.fd, name, &to.fd, to_name).map_err(|errno| to.call("link", to_name, errno))?;
-        if let Some(groups) = &mut self.groups {
-            groups.add(stat.ino, from.join(name));
-            groups.add(stat.ino, to.join(to_name));
-        }
-        Ok(())
-    }
-}
-
 /// Where a file of the pseudo links is kept meanwhile.
 fn pseudo_name(path: &TreePath) -> Vec<u8> {
     let name = path.names().nth(1).unwrap_or_default();

@@ -22,7 +22,6 @@ mod options;
 mod pax;
 mod place;
 mod record;
-mod remove;
 mod scratch;
 mod sparse;
 mod stream;
@@ -32,7 +31,7 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 pub use hashes::Hashes;
-pub use options::{Applied, ApplyOptions, Changes, Limits, Note, Notes, Owners};
+pub use options::{Applied, ApplyOptions, Changes, Limits, Notes, Owners};
 pub use sparse::Extent;
 pub use stream::decompressed;
 

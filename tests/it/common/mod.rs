@@ -7,9 +7,11 @@
 //! - [`who`]: a step as another user.
 //! - [`scenario`]: the same steps on the kernel's overlay and on plyfs, compared.
 //! - [`acl`]: POSIX ACLs as bytes.
+//! - [`images`]: images made from literals, in every shape, and those with quirks.
 //! - [`known`]: the one table of purposeful differences.
 
 pub mod acl;
+pub mod images;
 pub mod known;
 pub mod layers;
 pub mod plant;

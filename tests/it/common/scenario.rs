@@ -14,12 +14,26 @@ use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::known;
 use super::layers::{Fs, Layers, Mounted};
 use super::plant::Node;
 use super::sys::{self, Errno, R};
 use super::tree::{Tree, fingerprint, snapshot};
+
+/// `call`, again and again while a descriptor that was closed still seems to be open (see [`Env::ok_once_closed`]).
+pub fn once_closed<T>(call: impl Fn() -> R<T>) -> R<T> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match call() {
+            Err(sys::EAGAIN | sys::ETXTBSY | sys::EBUSY) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            answer => return answer,
+        }
+    }
+}
 
 /// What the steps of a scenario see of one side.
 pub struct Env {
@@ -72,6 +86,13 @@ impl Env {
     /// A call that must succeed.
     pub fn ok(&self, label: impl Into<String>, call: impl FnOnce() -> R) {
         let _ = self.want(label, Ok(()), call);
+    }
+
+    /// A call that must succeed once a closed descriptor has let go of what it held (a lock, a program that may not
+    /// be run while it is written). That can take a moment: a child that another test's thread has just forked has a
+    /// copy of every descriptor of this process until its exec.
+    pub fn ok_once_closed(&self, label: impl Into<String>, call: impl Fn() -> R) {
+        self.ok(label, || once_closed(&call));
     }
 
     /// A call that must fail with `errno`.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::common::scenario::once_closed;
 use crate::common::*;
 
 const RO: i32 = libc::O_RDONLY;
@@ -169,7 +170,7 @@ fn k112_locks_hold_across_copy_up() {
             env.ok("third", || sys::flock(&three, libc::LOCK_EX));
             env.fails("first", sys::EAGAIN, || sys::flock(&one, libc::LOCK_SH));
             drop(three);
-            env.ok("freed by close", || sys::flock(&one, libc::LOCK_EX));
+            env.ok_once_closed("freed by close", || sys::flock(&one, libc::LOCK_EX));
         }
         let (one, two) = (
             sys::open(env.m("d"), RO).unwrap(),
@@ -211,7 +212,7 @@ fn k112_record_locks() {
             });
             env.ok("write all the same", || sys::pwrite(&writer, b"y", 0).map(|_| ()));
             drop(reader);
-            env.ok("exclusive", || sys::ofd_setlk(&writer, libc::F_WRLCK));
+            env.ok_once_closed("exclusive", || sys::ofd_setlk(&writer, libc::F_WRLCK));
         },
     );
 }
@@ -228,7 +229,8 @@ fn k113_a_running_program_is_not_written() {
     Scenario::new("k113").prepare(copy).run(|env| {
         env.ok("copy up", || sys::chmod(env.m("other"), 0o755));
         for name in ["low", "other"] {
-            let mut child = Command::new(env.m(name)).arg("60").spawn().expect("sleep");
+            let start = || Command::new(env.m(name)).arg("60").spawn().map_err(Errno::from);
+            let mut child = once_closed(start).expect("sleep");
             // Until exec is through the file may still be written.
             while std::fs::read_link(format!("/proc/{}/exe", child.id())).ok() != Some(env.m(name)) {
                 std::thread::yield_now();

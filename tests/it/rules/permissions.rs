@@ -271,6 +271,62 @@ fn k155_acls_decide() {
 }
 
 #[test]
+fn k155_acls_and_the_setgid_bit() {
+    // Who is not in the group loses the bit by a change of the access ACL, and the object is copied up for it:
+    // also when there was no ACL to remove.
+    const FOREIGN: u32 = 1003;
+    let insider = User::new(1001, 1001, &[FOREIGN]);
+    let root = User::new(0, 0, &[]);
+    let callers = [("ann", who::ANN), ("insider", insider)];
+    let mut lower = Vec::new();
+    for (caller, _) in callers.iter().chain([&("root", root)]) {
+        for mode in [0o2777, 0o2767, 0o777] {
+            for with in ["none", "acl"] {
+                for node in [
+                    file(format!("{caller}-{mode:o}-{with}-file"), "x"),
+                    dir(format!("{caller}-{mode:o}-{with}-dir")),
+                ] {
+                    let node = node.own(1001, FOREIGN).mode(mode);
+                    let has = with == "acl";
+                    lower.push(if has {
+                        node.xattr(acl::ACCESS, acl::of(&ANN_R))
+                    } else {
+                        node
+                    });
+                }
+            }
+        }
+    }
+    scenario("setgid acl", &lower, |env| {
+        let names: Vec<String> = std::fs::read_dir(env.l(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        for name in &names {
+            let path = env.m(name);
+            let change = |label: &str, call: &(dyn Fn() -> R + Sync)| {
+                let done = match callers.iter().find(|(caller, _)| name.starts_with(caller)) {
+                    Some((_, user)) => as_user(*user, call),
+                    None => call(),
+                };
+                env.note(format!("{label} {name}"), &(done, sys::mode(&path)));
+            };
+            // On the lower object, on the copy, and with an ACL of our own.
+            change("remove", &|| sys::removexattr(&path, acl::ACCESS));
+            change("remove again", &|| sys::removexattr(&path, acl::ACCESS));
+            change("remove the default", &|| sys::removexattr(&path, acl::DEFAULT));
+            change("set", &|| sys::setxattr(&path, acl::ACCESS, acl::of(&ANN_R)));
+            env.ok("the bit again", || sys::chmod(&path, 0o2775));
+            change("remove ours", &|| sys::removexattr(&path, acl::ACCESS));
+            env.ok("the bit again", || sys::chmod(&path, 0o2775));
+            change("remove none", &|| sys::removexattr(&path, acl::ACCESS));
+        }
+    });
+}
+
+#[test]
 fn k155_default_acls_of_lower_directories() {
     let default = acl::of(&ANN_R);
     let lower = [

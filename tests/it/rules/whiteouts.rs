@@ -178,6 +178,55 @@ fn k33_whiteouts_share_one_inode() {
 }
 
 #[test]
+fn k33_more_whiteouts_than_one_inode_has_links() {
+    if !need_root("k33") {
+        return;
+    }
+    // ext4, where the tests have their layers in CI, allows 65,000.
+    const NAMES: usize = 65_100;
+    for fs in Fs::sides() {
+        let layers = Layers::new();
+        sys::mkdir(layers.lower.join("d"), 0o755).unwrap();
+        for i in 0..NAMES {
+            // Two inodes do for all the names, one for each half.
+            let name = |i: usize| layers.lower.join(format!("d/{i:05}"));
+            if i % (NAMES / 2) == 0 {
+                sys::put(name(i), "").unwrap();
+            } else {
+                sys::link(name(i - i % (NAMES / 2)), name(i)).unwrap();
+            }
+        }
+        let mounted = layers.mount(fs, &[]);
+        for i in 0..NAMES {
+            assert_eq!(
+                sys::unlink(layers.merged.join(format!("d/{i:05}"))),
+                Ok(()),
+                "{} {i}",
+                fs.name()
+            );
+        }
+        assert_eq!(sys::names(layers.merged.join("d")), Ok(vec![]), "{}", fs.name());
+        let mut inodes = std::collections::BTreeMap::new();
+        for i in 0..NAMES {
+            let name = layers.upper.join(format!("d/{i:05}"));
+            assert!(is_whiteout(&name), "{} {i}", fs.name());
+            *inodes.entry(sys::ino(&name).unwrap()).or_insert(0) += 1;
+        }
+        drop(mounted);
+        assert!(inodes.len() <= 2, "{}: {inodes:?}", fs.name());
+        if Fs::sides().contains(&fs.other()) {
+            let _again = layers.mount(fs.other(), &[]);
+            assert_eq!(
+                sys::names(layers.merged.join("d")),
+                Ok(vec![]),
+                "{}, by the other",
+                fs.name()
+            );
+        }
+    }
+}
+
+#[test]
 fn k34_nobody_makes_a_whiteout_through_the_view() {
     scenario("k34", &[file("f", "lower")], |env| {
         env.fails("mknod 0/0", sys::EPERM, || {
