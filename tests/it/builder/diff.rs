@@ -394,10 +394,7 @@ fn trees_deeper_than_descriptors_are_kept() {
     fs::remove_dir_all(layers.lower.join(&half)).unwrap();
     let lines = upper(&layers.upper, &layers.lower);
     assert_eq!(depths(lines.clone()), [51, 1]);
-    assert_eq!(
-        lines.iter().filter(|line| line.starts_with('A')).count(),
-        2 * 90
-    );
+    assert_eq!(lines.iter().filter(|line| line.starts_with('A')).count(), 2 * 90);
 }
 
 #[test]
