@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::Upper;
 use super::walk::call;
+use super::{Names, Upper};
 use crate::builder::{BuildError, Kind, Meta, Result, TreePath, Xattr};
 use crate::format::{Marks, Namespace};
 use crate::sys::stat::{self, Stat};
@@ -26,7 +26,7 @@ pub(super) struct Rules<'a> {
     /// The namespaces of overlay marks that mean something; none for plain trees.
     namespaces: Vec<Namespace>,
     /// How many names an inode of the lower has in its tree.
-    names: Option<&'a dyn Fn(u64) -> u32>,
+    names: Option<&'a Names<'a>>,
 }
 
 /// One directory of a view: the layers that take part in it.
@@ -137,6 +137,11 @@ impl Rules<'_> {
     /// Whether overlay marks and whiteouts mean something.
     pub(super) fn overlay(&self) -> bool {
         !self.namespaces.is_empty()
+    }
+
+    /// True where link counts stand for the number of names in the tree, though other trees may share the file.
+    pub(super) fn guesses(&self) -> bool {
+        self.overlay() && self.names.is_none()
     }
 
     /// True for an object that has, or may have, more names in its tree than this one.
