@@ -12,6 +12,7 @@
 //!
 //! Nothing here knows images or containers (the store does), nor the mount.
 
+pub mod apply;
 pub mod clone;
 pub mod diff;
 mod error;
@@ -22,6 +23,7 @@ pub mod newborn;
 mod path;
 mod progress;
 pub mod remove;
+pub mod tar_split;
 pub mod walk;
 
 pub use clone::{CloneReport, clone_tree};
