@@ -12,15 +12,30 @@
 //!
 //! Nothing here knows images or containers (the store does), nor the mount.
 
+pub mod clone;
+pub mod diff;
 mod error;
+pub mod layer_tar;
+pub mod link;
+pub mod links;
+pub mod manifest;
 mod meta;
+pub mod newborn;
 mod path;
 mod progress;
+pub mod remove;
+mod scan;
+mod verify;
+pub mod walk;
 
+pub use clone::{CloneReport, clone_tree};
 pub use error::BuildError;
+pub use link::{LinkReport, Linker, Spot};
 pub use meta::{Kind, Meta, Xattr};
 pub use path::TreePath;
 pub use progress::{Progress, Silent};
+pub use verify::{Checked, Fault, verify};
+pub use walk::{Step, Walk};
 
 /// What a builder function answers.
 pub type Result<T> = std::result::Result<T, BuildError>;

@@ -4,13 +4,18 @@
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
 mod generate;
+mod layer;
 mod list;
 mod mount;
 mod output;
+mod progress;
+mod store;
 mod umount;
+mod unshare;
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -46,6 +51,15 @@ Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage."
 #[command(name = "plyfs", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
+    /// Where images and containers are kept [default: ~/.local/share/plyfs, for root /var/lib/plyfs].
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PLYFS_ROOT",
+        hide_env_values = true
+    )]
+    root: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,6 +69,8 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
     List(list::ListArgs),
+    Layer(layer::LayerArgs),
+    Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -76,6 +92,12 @@ impl Failure {
 
 impl From<crate::mount::MountError> for Failure {
     fn from(error: crate::mount::MountError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<crate::builder::BuildError> for Failure {
+    fn from(error: crate::builder::BuildError) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -124,8 +146,9 @@ fn is_command(first: Option<&OsString>) -> bool {
     let Some(first) = first else { return true };
     if matches!(
         first.to_str(),
-        Some("help" | "-h" | "--help" | "-V" | "--version")
-    ) {
+        Some("help" | "-h" | "--help" | "-V" | "--version" | "--root")
+    ) || first.as_encoded_bytes().starts_with(b"--root=")
+    {
         return true;
     }
     Cli::command()
@@ -147,6 +170,8 @@ impl Cli {
             Command::Mount(arguments) => arguments.run(),
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
+            Command::Layer(arguments) => arguments.run(),
+            Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

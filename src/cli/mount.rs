@@ -187,6 +187,7 @@ impl MountArgs {
             foreground: self.foreground,
             remove_mount_point: fresh,
             log,
+            passing: false,
         };
         let show = |entry: &Entry| show(entry, private_upper, self.quiet);
         match mount(&request, |entry| {
@@ -235,6 +236,7 @@ impl KernelForm {
             foreground: self.foreground,
             remove_mount_point: false,
             log,
+            passing: false,
         };
         match mount(&request, |_| {})? {
             Outcome::Ready(entry) => {

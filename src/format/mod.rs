@@ -3,9 +3,14 @@
 //! A *whiteout* hides a name of the lower: a character device 0/0 (K30). A directory marked *opaque* hides
 //! all names of the lower's directory (K21). An *origin* remembers which lower object a copy came from (K42).
 //! Everything else in an upper is what it looks like.
+//!
+//! Beside a layer's tree lies the file [`links`], which tells the files with several names from those whose inode
+//! is only shared with other layers.
 
+pub mod links;
 pub mod marks;
 pub mod origin;
 
+pub use links::{Links, TreeId};
 pub use marks::{Marks, Namespace};
 pub use origin::{Origin, OriginReader};

@@ -119,6 +119,12 @@ pub enum MountError {
         /// Who, if that is known.
         by: String,
     },
+    /// The image layer is being removed.
+    #[error("{role} {} is an image layer that is being removed or repaired just now: try again when that is done", path.display(), role = Role::Lower)]
+    LayerGoing {
+        /// Its path.
+        path: PathBuf,
+    },
     /// K5
     #[error("upper directory {} is on {kind}, which cannot hold an upper: {why}; use a directory on a writable local file system", path.display())]
     UnsuitableUpper {

@@ -6,6 +6,7 @@
 //!   options     words after -o            -> what is wanted               (pure)
 //!   private     no --upper given          -> a private upper and work
 //!   setup       the directories           -> open, told apart, locked, or a reason to refuse
+//!     layer       the lower is an image layer's: kept from removal, and its own link counts
 //!   server      fork; Overlay::open; make the mount; shake hands; hang it into the tree; answer
 //!     helper      the setuid fusermount3, for those who may not mount
 //!     watcher     auto_unmount: takes the mount away when its server dies
@@ -17,6 +18,7 @@
 pub mod control;
 pub mod error;
 pub mod helper;
+mod layer;
 pub mod mountinfo;
 pub mod options;
 pub mod place;

@@ -69,6 +69,9 @@ pub struct Entry {
     pub read_only: bool,
     /// Where the server logs to, if it does.
     pub log: Option<JsonPath>,
+    /// The view ends with the command that made it.
+    #[serde(default)]
+    pub passing: bool,
 }
 
 /// A registered mount; the file goes away when this is dropped.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,6 +22,7 @@ use super::setup::{Checked, Directories};
 use super::take_down::{TakeDown, mount_id};
 use super::watcher::Watcher;
 use super::{control, helper, registry, setup};
+use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
 use crate::sys::{Errno, fusedev};
@@ -44,6 +45,8 @@ pub struct Request {
     pub remove_mount_point: bool,
     /// Write a log even though the server is in the background.
     pub log: bool,
+    /// The view is for the calling process only: it is unmounted when that ends, however it ends.
+    pub passing: bool,
 }
 
 /// What became of a mount.
@@ -84,6 +87,7 @@ pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome
     }
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(MountError::io("cannot make a pipe for", &merged))?;
+    let asking = request.passing.then(rustix::process::getpid);
     match fusedev::fork().map_err(MountError::io("cannot start a server for", &merged))? {
         fusedev::Forked::Parent(child) => {
             drop((checked, writer));
@@ -91,7 +95,7 @@ pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome
         }
         fusedev::Forked::Child => {
             drop(reader);
-            be_background(request, checked, &runtime, File::from(writer));
+            be_background(request, checked, &runtime, File::from(writer), asking);
             Ok(Outcome::Ended)
         }
     }
@@ -132,12 +136,13 @@ fn wait_until_ready(
 }
 
 /// The child's part, which the caller's terminal, pipes and directory have nothing to do with.
-fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File) {
+fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File, asking: Option<Pid>) {
     let mut pipe = Some(pipe);
     let merged = checked.paths.merged.clone();
     let prepared = rustix::process::setsid()
+        .and_then(|_| asking.map_or(Ok(()), end_with))
         .map_err(MountError::io("cannot start a session for", &merged))
-        .and_then(|_| {
+        .and_then(|()| {
             if request.log {
                 open_log(runtime).map(Some)
             } else {
@@ -162,6 +167,17 @@ fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File
         } else if let Err(error) = report(&mut pipe, &Report::Failed(error.to_string())) {
             log::error!("{error}");
         }
+    }
+}
+
+/// Makes the end of the parent `asking` a signal to take the view down.
+fn end_with(asking: Pid) -> Result<(), Errno> {
+    crate::sys::namespaces::end_with_parent()?;
+    // It may have ended already.
+    if rustix::process::getppid() == Some(asking) {
+        Ok(())
+    } else {
+        Err(Errno::SRCH)
     }
 }
 
@@ -199,6 +215,7 @@ fn serve(
 ) -> Result<(), MountError> {
     let Checked {
         lower,
+        layer,
         upper,
         merged,
         fuse,
@@ -217,7 +234,8 @@ fn serve(
         .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
     // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
     let _locks = keep_locked(upper.as_ref(), &paths)?;
-    let overlay = open_overlay(request, lower, upper, &paths)?;
+    let (_layer_lock, names) = layer.map(|layer| (layer.lock, layer.names)).unzip();
+    let overlay = open_overlay(request, lower, names.flatten(), upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
         allow_root: request.options.allow_root,
@@ -319,11 +337,13 @@ fn source<'a>(request: &'a Request, lower: &'a Path) -> &'a OsStr {
 fn open_overlay(
     request: &Request,
     lower: OwnedFd,
+    names: Option<Links>,
     upper: Option<(OwnedFd, OwnedFd)>,
     paths: &Directories,
 ) -> Result<Arc<Overlay>, MountError> {
     let config = LayerConfig {
         lower,
+        names,
         upper: upper.map(|(upper, work)| UpperDirs { upper, work }),
         xattr: request.options.xattr,
         fsync: request.options.fsync,
@@ -365,6 +385,7 @@ fn announce(
         merged: paths.merged.as_path().into(),
         read_only: request.options.attributes.read_only,
         log: log.map(JsonPath::from),
+        passing: request.passing,
     };
     let on_signal = take_down.clone();
     std::thread::Builder::new()

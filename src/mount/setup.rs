@@ -10,6 +10,7 @@ use rustix::fs::{
 
 use super::error::{MountError, Role};
 use super::helper;
+use super::layer::StoredLayer;
 use super::mountinfo::{self, MountEntry};
 use super::place::{Place, is_inside};
 use super::registry;
@@ -31,6 +32,8 @@ pub struct Directories {
 pub struct Checked {
     /// The read-only layer, a private read-only clone of its mount where that may be made.
     pub lower: OwnedFd,
+    /// What is known of the lower if it is the tree of an image layer, and the hold on it.
+    pub layer: Option<StoredLayer>,
     /// Upper and work, both locked for as long as the descriptors (or copies of them) live.
     pub upper: Option<(OwnedFd, OwnedFd)>,
     /// What is to be mounted over.
@@ -117,6 +120,7 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
         paths.upper = Some((upper_place.path, work_place.path));
     }
 
+    let layer = StoredLayer::find(lower.as_fd(), &wanted.lower)?;
     let fuse = fusedev::open_device().map_err(|errno| MountError::Device { errno })?;
     let helper = match fusedev::may_mount() {
         Ok(()) => None,
@@ -135,6 +139,7 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
     };
     Ok(Checked {
         lower,
+        layer,
         upper,
         merged,
         fuse,

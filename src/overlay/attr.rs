@@ -199,7 +199,10 @@ impl Overlay {
             None => self.at_spot(node, |spot| {
                 let stat = spot.place.stat()?;
                 spot.check(&stat)?;
-                Ok(stat)
+                Ok(match spot.layer {
+                    Layer::Lower => self.within_lower(stat),
+                    Layer::Upper => stat,
+                })
             })?,
         };
         Ok(self.shown(node, stat))

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::format::Links;
+
 /// How an upper and its work directory reach the overlay: as open directories.
 #[derive(Debug)]
 pub struct UpperDirs {
@@ -38,6 +40,8 @@ pub enum FsyncMode {
 pub struct LayerConfig {
     /// The read-only layer, opened as a directory.
     pub lower: OwnedFd,
+    /// Which of its inodes have several names, where that is recorded; else their link counts tell.
+    pub names: Option<Links>,
     /// The writable layer; `None` makes a read-only view.
     pub upper: Option<UpperDirs>,
     /// Where private marks live.

@@ -108,7 +108,7 @@ impl Overlay {
                 if stat.ino != ino {
                     return Err(Errno::STALE);
                 }
-                (stat, false)
+                (self.within_lower(stat), false)
             }
             None => return Err(Errno::STALE),
         };

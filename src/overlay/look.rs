@@ -64,7 +64,7 @@ impl Overlay {
     /// As statx(2).
     pub(super) fn look_lower(&self, dir: impl AsFd, name: &[u8]) -> Result<InLower> {
         let stat = match stat::stat_at_cached(&dir, name) {
-            Ok(stat) => stat,
+            Ok(stat) => self.within_lower(stat),
             Err(errno) => return absent(errno, InLower::Absent),
         };
         if stat.is_whiteout() {
@@ -91,6 +91,18 @@ impl Overlay {
             }
         }
         Ok(InLower::Object(Box::new(stat), marks))
+    }
+
+    /// The attributes of a lower object as they are within its tree: a layer shares inodes with other layers, and
+    /// the names there do not count (K151 then has nothing to do for a file with one name).
+    pub(super) fn within_lower(&self, stat: Stat) -> Stat {
+        match &self.names {
+            Some(names) if !stat.is_dir() => Stat {
+                nlink: names.names_of(stat.ino),
+                ..stat
+            },
+            _ => stat,
+        }
     }
 
     /// True if the lower shows `name` under `parent`, so that removing the name needs a whiteout (K84, K90).

@@ -32,7 +32,7 @@ pub use listing::{Listed, OpenDir};
 pub use node::{Node, NodeId, OpenFile, ROOT};
 pub use rename::RenameFlag;
 
-use crate::format::{Namespace, OriginReader};
+use crate::format::{Links, Namespace, OriginReader};
 use crate::sys::{Errno, Result, creds, io, stat};
 use dirs::Dirs;
 use node::Lower;
@@ -60,6 +60,8 @@ pub struct Overlay {
     nodes: Nodes,
     marks: Namespace,
     origins: Option<OriginReader>,
+    /// Names in the lower's own tree, where its link counts tell of other trees too.
+    names: Option<Links>,
     /// Device and inode of directories that the view is made of: the lower's entries for them lead nowhere.
     traps: Vec<(u64, u64)>,
     /// The longest name that a layer allows, bytes.
@@ -147,6 +149,7 @@ impl Overlay {
             nodes,
             marks,
             origins,
+            names: config.names,
             traps,
             name_max,
             lower_dev: lower.dev,

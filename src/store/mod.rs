@@ -19,3 +19,31 @@
 //!     tmp/                        what is being made or deleted; nothing elsewhere is ever partial
 //!     lock                        shared by users, exclusive for who deletes
 //! ```
+
+mod birth;
+mod delete;
+mod doubt;
+mod error;
+mod gc;
+mod id;
+mod image;
+mod layer;
+mod layout;
+mod lock;
+mod name;
+mod names;
+mod tmp;
+mod tree;
+pub mod userns;
+
+pub use delete::Freed;
+pub use error::{Result, StoreError};
+pub use gc::ContainerUse;
+pub use id::{BlobId, ChainId, DiffId, ImageId};
+pub use image::{Image, LARGEST_JSON};
+pub use layer::Layer;
+pub use layout::Store;
+pub use lock::{Exclusive, Shared};
+pub use name::Name;
+pub use names::Names;
+pub use tmp::{Published, Swept, TmpDir};

@@ -62,6 +62,46 @@ pub fn open_dir_path(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve)
 }
 
+/// Opens the directory `name` in `dir` for reading its names; its access time stays where that is allowed.
+///
+/// Neither a symlink nor a mount point is crossed.
+///
+/// # Errors
+/// EXDEV for a mount point, ELOOP or ENOTDIR for a symlink or another object; else as openat2(2).
+pub fn open_dir_list(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rustix::fs::openat2(&dir, name, flags | OFlags::NOATIME, Mode::empty(), resolve) {
+        // Only the owner may leave it alone.
+        Err(Errno::PERM) => rustix::fs::openat2(&dir, name, flags, Mode::empty(), resolve),
+        done => done,
+    }
+}
+
+/// Opens the directory that holds the open directory `dir`, for reading its names.
+///
+/// The caller compares it with the one expected: `dir` may have been moved.
+///
+/// # Errors
+/// As openat(2).
+pub fn open_parent(dir: impl AsFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, c"..", flags, Mode::empty())
+}
+
+/// Opens the regular file `name` in `dir` for reading; its access time stays where that is allowed.
+///
+/// # Errors
+/// As openat(2); ELOOP for a symlink.
+pub fn open_data(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    // What was a file when it was looked at may be a fifo now: opening it must not wait.
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    match open_at(&dir, name, flags | libc::O_NOATIME) {
+        Err(Errno::PERM) => open_at(&dir, name, flags),
+        done => done,
+    }
+}
+
 /// Opens any object `name` in `dir` as an `O_PATH` descriptor, a symlink itself and not its target.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What a calling process may do, read from /proc; only asked in rare cases, since it costs an open.
 
 /// Capability numbers of linux/capability.h.
+const CAP_CHOWN: u32 = 0;
 const CAP_FSETID: u32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -61,6 +62,11 @@ impl Caller {
     /// May see `trusted.*` attributes: CAP_SYS_ADMIN in the server's user namespace (K102).
     pub fn sees_trusted(&self) -> bool {
         self.first_namespace && self.has(CAP_SYS_ADMIN)
+    }
+
+    /// May give files to anybody and make mounts: CAP_CHOWN and CAP_SYS_ADMIN, in whatever user namespace.
+    pub fn may_build_trees(&self) -> bool {
+        self.has(CAP_CHOWN) && self.has(CAP_SYS_ADMIN)
     }
 
     /// Belongs to the group `gid`.

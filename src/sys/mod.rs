@@ -13,6 +13,7 @@ pub mod fusectl;
 pub mod handle;
 pub mod io;
 pub mod memory;
+pub mod namespaces;
 pub mod stat;
 pub mod xattr;
 

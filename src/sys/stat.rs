@@ -121,6 +121,20 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     statx(fd, b"", AtFlags::EMPTY_PATH)
 }
 
+/// When the object behind a descriptor was made, `O_PATH` ones too; `None` where the file system does not tell.
+///
+/// Unlike every other time it cannot be set, so a copy of an object has another.
+///
+/// # Errors
+/// As statx(2).
+pub fn birth_time(fd: impl AsFd) -> Result<Option<Time>> {
+    let x = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+    Ok((x.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(Time {
+        secs: x.stx_btime.tv_sec,
+        nanos: x.stx_btime.tv_nsec,
+    }))
+}
+
 fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Stat> {
     let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
     Ok(Stat::from_statx(&x))

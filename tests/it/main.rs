@@ -21,6 +21,7 @@ mod common;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod layer_lower;
 mod oracles;
 mod rootless;
 mod rules;

@@ -1,0 +1,115 @@
+//! Which names are hard links of each other in one view and not in the other.
+//!
+//! A layer can only say "this name is a link of that one" of names that it holds itself. So all names of a new
+//! group are told as changed as soon as one of them is new or was in another group, and of a group that falls
+//! apart all parts but one.
+
+use std::collections::{HashMap, HashSet};
+
+use super::side::{Found, Rules, Views};
+use super::walk::{Pair, Visitor, walk};
+use crate::builder::{Kind, Result};
+
+/// An inode: device and number.
+pub(super) type Id = (u64, u64);
+
+/// What there is to know about hard links before the first change is told.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// Inodes of the new view that have several names there.
+    several: HashSet<Id>,
+    /// Those of them with names that were not links of each other in the old view.
+    joined: HashSet<Id>,
+    /// Old and new inode of names that left a group.
+    split: HashSet<(Id, Id)>,
+}
+
+/// The inode of an object.
+pub(super) fn id(found: &Found) -> Id {
+    (found.stat.dev, found.stat.ino)
+}
+
+impl Groups {
+    /// Goes through both views.
+    pub(super) fn collect(views: &Views<'_>) -> Result<Self> {
+        let mut names = Names {
+            rules: &views.rules,
+            pairs: Vec::new(),
+            elsewhere: HashMap::new(),
+        };
+        walk(views, &mut names)?;
+        Ok(names.sort())
+    }
+
+    /// True if the links of a name changed, which shows the two objects.
+    pub(super) fn changed(&self, old: &Found, new: &Found) -> bool {
+        self.joined.contains(&id(new)) || self.split.contains(&(id(old), id(new)))
+    }
+
+    /// True for an object of the new view that has several names there.
+    pub(super) fn several(&self, new: &Found) -> bool {
+        self.several.contains(&id(new))
+    }
+}
+
+/// All names that may be links.
+struct Names<'a> {
+    rules: &'a Rules<'a>,
+    /// New and old inode of each.
+    pairs: Vec<(Option<Id>, Option<Id>)>,
+    /// How many names an old inode has in its tree, where names are not looked at.
+    elsewhere: HashMap<Id, u32>,
+}
+
+impl Visitor for Names<'_> {
+    fn pair(&mut self, pair: &Pair<'_>) -> Result<()> {
+        let object = |seen: &Option<super::side::Seen<'_>>| {
+            seen.map(|seen| *seen.found)
+                .filter(|found| found.kind != Kind::Directory)
+        };
+        let (old, new) = (object(&pair.old), object(&pair.new));
+        let linked = |found: &Option<Found>| found.is_some_and(|found| self.rules.linked(&found));
+        if linked(&old) || linked(&new) {
+            if let Some(old) = old.filter(|_| self.rules.overlay()) {
+                self.elsewhere.insert(id(&old), self.rules.names_of(&old));
+            }
+            self.pairs
+                .push((new.map(|found| id(&found)), old.map(|found| id(&found))));
+        }
+        Ok(())
+    }
+}
+
+impl Names<'_> {
+    fn sort(mut self) -> Groups {
+        let mut groups = Groups::default();
+        self.pairs.sort_unstable();
+        for group in self.pairs.chunk_by(|a, b| a.0 == b.0) {
+            let [(Some(new), first), _, ..] = group else {
+                continue;
+            };
+            groups.several.insert(*new);
+            if first.is_none() || group.iter().any(|(_, old)| old != first) {
+                groups.joined.insert(*new);
+            }
+        }
+        self.pairs.sort_unstable_by_key(|(new, old)| (*old, *new));
+        for group in self.pairs.chunk_by(|a, b| a.1 == b.1) {
+            let Some((_, Some(old))) = group.first() else {
+                continue;
+            };
+            let names = u32::try_from(group.len()).unwrap_or(u32::MAX);
+            let parts: Vec<Id> = group.iter().filter_map(|(new, _)| *new).collect();
+            // The part that stays where it is: the one that still is the old inode, also outside of what was
+            // looked at; else any.
+            let stays = if self.elsewhere.get(old).is_some_and(|all| *all > names) || parts.contains(old) {
+                Some(*old)
+            } else {
+                parts.first().copied()
+            };
+            let left = parts.into_iter().filter(|new| Some(*new) != stays);
+            groups.split.extend(left.map(|new| (*old, new)));
+        }
+        groups
+    }
+}

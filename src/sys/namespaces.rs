@@ -1,0 +1,86 @@
+//! User and mount namespaces: making them, entering those of another process.
+//!
+//! All of this is for a process without other threads, since a namespace belongs to a thread.
+
+use std::ffi::{CStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe};
+
+use super::{Errno, Result};
+
+fn unshare(flags: UnshareFlags) -> Result<()> {
+    // SAFETY: only `UnshareFlags::FILES` would be unsafe, which nobody here passes.
+    unsafe { unshare_unsafe(flags) }
+}
+
+/// A new user namespace, in which this process may do everything and no id is mapped yet.
+///
+/// # Errors
+/// EPERM or ENOSPC where the machine does not allow it (or not that many); EINVAL with other threads.
+pub fn new_user_namespace() -> Result<()> {
+    unshare(UnshareFlags::NEWUSER)
+}
+
+/// A new mount namespace: mounts made outside are seen inside, but not the other way round.
+///
+/// # Errors
+/// EPERM without the right to mount.
+pub fn new_mount_namespace() -> Result<()> {
+    unshare(UnshareFlags::NEWNS)?;
+    mount_change(
+        c"/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+}
+
+/// Enters the user and the mount namespace of the process `pid`. The working directory becomes `/`.
+///
+/// # Errors
+/// ESRCH when it is gone, EPERM when it is not this user's, EINVAL when this is its user namespace already.
+pub fn enter_namespaces_of(pid: u32) -> Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(Errno::SRCH)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    move_into_thread_name_spaces(
+        process.as_fd(),
+        ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT,
+    )
+}
+
+/// Asks for SIGTERM when the parent of this process ends, however that ends.
+///
+/// # Errors
+/// As prctl(2).
+pub fn end_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+}
+
+/// The name of the user `uid`, as the system's databases have it.
+pub fn name_of_user(uid: u32) -> Option<OsString> {
+    let mut buffer = vec![0_u8; 16 * 1024];
+    // SAFETY: an all-zero passwd is valid: null pointers and zeros.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    // SAFETY: the buffer is as long as said; the call writes only into it, `entry` and `found`.
+    let status = unsafe {
+        libc::getpwuid_r(
+            uid,
+            &raw mut entry,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
+    if status != 0 || found.is_null() || entry.pw_name.is_null() {
+        return None;
+    }
+    // SAFETY: a terminated string within the buffer, which is still alive.
+    let name = unsafe { CStr::from_ptr(entry.pw_name) };
+    Some(OsString::from_vec(name.to_bytes().to_vec()))
+}
