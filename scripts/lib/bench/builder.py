@@ -106,7 +106,7 @@ def diff(place, at):
         images.tree(lower, files)
         run(["tar", "-C", lower, "-cf", archive, "."])
         root = [plyfs, "--root", store]
-        run([*root, "image", "import", archive, "bench:1"])
+        run([*root, "image", "import", "--tag", "bench:1", archive])
         container = run([*root, "container", "create", "bench:1", "true"]).split()[-1]
         upper, merged = store / "overlay" / container / "upper", store / "overlay" / container / "merged"
         run([*root, "container", "mount", container])
