@@ -6,6 +6,7 @@
 //!       root/                     its complete tree
 //!       parent                    the chain id of the layer below; absent for a base
 //!       diff                      its diff id: the digest of its uncompressed archive
+//!       birth                     what its birth cost: names linked, files copied, bytes of the archive
 //!       size                      bytes of regular files in that archive
 //!       manifest                  every object of the tree, to verify it
 //!       links                     inodes with several names in the tree, for the mount
@@ -27,11 +28,16 @@ mod error;
 mod gc;
 mod id;
 mod image;
+mod import;
 mod layer;
 mod layout;
+mod load;
 mod lock;
 mod name;
 mod names;
+mod piped;
+mod remove;
+mod save;
 mod tmp;
 mod tree;
 pub mod userns;
@@ -43,7 +49,11 @@ pub use id::{BlobId, ChainId, DiffId, ImageId};
 pub use image::{Image, LARGEST_JSON};
 pub use layer::Layer;
 pub use layout::Store;
+pub use load::{LoadOptions, Loaded, Platform, Source};
 pub use lock::{Exclusive, Shared};
 pub use name::Name;
 pub use names::Names;
+pub use remove::Removal;
+pub use save::{Compression, Format, SaveOptions};
 pub use tmp::{Published, Swept, TmpDir};
+pub use tree::Birth;

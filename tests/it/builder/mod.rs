@@ -1,0 +1,3 @@
+//! The builder on plain directories.
+
+mod diff;
