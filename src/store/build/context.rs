@@ -67,7 +67,7 @@ impl Context {
             Given::Archive => {
                 let unpacked = TmpDir::new(store, 0o700)?;
                 let root = unpacked.make_dir("context", 0o755)?;
-                super::unpack::unpack(&root, std::io::stdin().lock())?;
+                super::unpack::unpack(&root, std::io::stdin())?;
                 (root, Some(unpacked))
             }
         };

@@ -1,7 +1,7 @@
 //! RUN: a command in a merged view of the tree so far, and what it changed as a layer archive.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::error::{Reason, Result};
@@ -10,10 +10,10 @@ use super::stage::Stage;
 use crate::builder::diff::{Upper, diff_upper};
 use crate::builder::layer_tar::write_layer_upper;
 use crate::format::links::Links;
-use crate::mount::Directories;
-use crate::store::container::{furnish, now};
-use crate::store::runtime::{self, Network, Process, Volume};
+use crate::store::container::Scratch;
+use crate::store::runtime::{Network, Process, Volume};
 use crate::store::{Layer, Store, StoreError, TmpDir};
+use crate::sys::{Errno, at};
 
 /// What a command finds, beside its files.
 #[derive(Debug)]
@@ -92,13 +92,13 @@ pub fn created_by(words: &Words, args: &[(String, String)]) -> String {
 
 /// What a command changed: its upper, and what it lay over.
 #[derive(Debug)]
-pub struct Changed {
-    tmp: TmpDir,
+pub struct Changed<'a> {
+    scratch: Scratch<'a>,
     lower: OwnedFd,
     links: Option<Links>,
 }
 
-impl Changed {
+impl<'a> Changed<'a> {
     /// Runs a command over `layer`.
     ///
     /// To be called while this process has no threads.
@@ -106,74 +106,41 @@ impl Changed {
     /// # Errors
     /// [`Reason::Ended`] and [`Reason::NotStarted`]; when the view cannot be mounted or there is no runtime.
     pub fn by(
-        store: &Store,
+        store: &'a Store,
         stage: &Stage,
         layer: &Layer,
         words: &Words,
         environment: &Environment,
     ) -> Result<Self> {
-        let tmp = TmpDir::new(store, 0o700)?;
-        let lower = layer.root_fd()?;
-        let (now, _) = now();
-        for (upper, work) in [("upper", "work"), ("init", "init-work")] {
-            furnish(&tmp, layer.id(), lower.as_fd(), (upper, work), now)?;
-        }
-        tmp.make_dir("merged", 0o755)?;
-        let mut volumes = Vec::new();
-        if let Some((name, text)) = &words.script {
-            tmp.write("script", text.as_bytes())?;
-            let path = tmp.path().join("script");
-            let script = crate::sys::at::open_path(tmp.dir()?, b"script");
-            script
-                .and_then(|script| crate::sys::at::chmod_fd(script, 0o755))
-                .map_err(StoreError::errno("change the mode of", &path))?;
-            volumes.push(Volume {
-                source: path,
-                target: format!("/dev/pipes/{name}"),
-                read_only: true,
-            });
-        }
+        let scratch = Scratch::new(store, layer)?;
+        let script = script(store, words)?;
+        let volumes = script.iter().map(|(_, volume)| volume.clone()).collect();
         let variables = stage.config.env().into_iter();
         let variables = variables.chain(environment.args.iter().cloned());
         let variables = variables.chain(environment.unsaid.iter().cloned());
-        let run = runtime::Run {
-            store,
-            directories: Directories {
-                lower: layer.root_path(),
-                upper: Some((tmp.path().join("upper"), tmp.path().join("work"))),
-                merged: tmp.path().join("merged"),
-            },
-            process: Process {
-                argv: words.argv.clone(),
-                env: variables.map(|(name, value)| format!("{name}={value}")).collect(),
-                cwd: stage.config.workdir(),
-                user: stage.config.user(),
-                tty: false,
-                stdin: false,
-            },
-            hostname: "plyfs-build".to_owned(),
-            volumes,
-            network: environment.network,
-            read_only: false,
-            volatile: true,
+        let process = Process {
+            argv: words.argv.clone(),
+            env: variables.map(|(name, value)| format!("{name}={value}")).collect(),
+            cwd: stage.config.workdir(),
+            user: stage.config.user(),
+            tty: false,
+            stdin: false,
         };
-        let ended = runtime::run(&run)?;
+        let ended = scratch.run(process, volumes, environment.network)?;
         match ended.reason {
             Some(reason) => return Err(Reason::NotStarted(reason)),
             None if ended.status != 0 => return Err(Reason::Ended(ended.status)),
             None => {}
         }
-        let links = links_of(layer)?;
-        Ok(Self { tmp, lower, links })
+        Ok(Self {
+            scratch,
+            lower: layer.root_fd()?,
+            links: links_of(layer)?,
+        })
     }
 
     fn with_upper<T>(&self, use_it: impl FnOnce(Upper<'_>) -> crate::builder::Result<T>) -> Result<T> {
-        let open = |name: &str| {
-            crate::sys::at::open_dir_path(self.tmp.dir()?, name.as_bytes())
-                .and_then(crate::sys::at::reopen_dir)
-                .map_err(StoreError::errno("open", self.tmp.path().join(name)))
-        };
-        let (upper, init) = (open("upper")?, open("init")?);
+        let (upper, init) = (self.scratch.upper()?, self.scratch.init_upper()?);
         let names = self.links.as_ref().map(|links| |ino: u64| links.names_of(ino));
         let names = names.as_ref().map(|names| names as &dyn Fn(u64) -> u32);
         Ok(use_it(Upper {
@@ -211,14 +178,35 @@ impl Changed {
     }
 }
 
+/// The file of a here-document that names its own interpreter.
+fn script(store: &Store, words: &Words) -> Result<Option<(TmpDir, Volume)>> {
+    let Some((name, text)) = &words.script else {
+        return Ok(None);
+    };
+    let tmp = TmpDir::new(store, 0o700)?;
+    tmp.write("script", text.as_bytes())?;
+    let path = tmp.path().join("script");
+    let script = at::open_path(tmp.dir()?, b"script");
+    script
+        .and_then(|script| at::chmod_fd(script, 0o755))
+        .map_err(StoreError::errno("change the mode of", &path))?;
+    let volume = Volume {
+        source: path,
+        target: format!("/dev/pipes/{name}"),
+        read_only: true,
+    };
+    Ok(Some((tmp, volume)))
+}
+
 fn links_of(layer: &Layer) -> Result<Option<Links>> {
     let path = layer.path().join("links");
-    match crate::sys::at::open_at(layer.dir(), b"links", libc::O_RDONLY) {
-        Err(crate::sys::Errno::NOENT) => Ok(None),
+    match at::open_at(layer.dir(), b"links", libc::O_RDONLY) {
+        Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(StoreError::errno("open", &path)(errno).into()),
         Ok(file) => {
             let mut content = Vec::new();
-            std::io::Read::read_to_end(&mut File::from(file), &mut content)
+            File::from(file)
+                .read_to_end(&mut content)
                 .map_err(StoreError::io("read", &path))?;
             Ok(Links::decode(&content))
         }

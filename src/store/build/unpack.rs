@@ -39,15 +39,13 @@ fn is_header(block: &[u8]) -> bool {
     if block.len() < BLOCK {
         return false;
     }
-    let Some(entry) = tar::Archive::new(Cursor::new(block))
+    let mut archive = tar::Archive::new(Cursor::new(block));
+    let first = archive
         .entries()
         .ok()
-        .and_then(|entries| entries.raw(true).next())
-    else {
-        // All zero: an empty archive, or anything else.
-        return false;
-    };
-    entry.is_ok()
+        .and_then(|entries| entries.raw(true).next());
+    // None for zeros only: an empty archive, or anything else.
+    first.is_some_and(|entry| entry.is_ok())
 }
 
 /// Unpacks an archive into an empty directory.
