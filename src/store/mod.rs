@@ -6,6 +6,7 @@
 //!       root/                     its complete tree
 //!       parent                    the chain id of the layer below; absent for a base
 //!       diff                      its diff id: the digest of its uncompressed archive
+//!       birth                     what its birth cost: names linked, files copied, bytes of the archive
 //!       size                      bytes of regular files in that archive
 //!       manifest                  every object of the tree, to verify it
 //!       links                     inodes with several names in the tree, for the mount
@@ -59,3 +60,4 @@ pub use names::Names;
 pub use remove::Removal;
 pub use save::{Compression, Format, SaveOptions};
 pub use tmp::{Published, Swept, TmpDir};
+pub use tree::Birth;

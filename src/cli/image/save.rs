@@ -93,11 +93,19 @@ impl SaveArgs {
             Form::Oci => Format::Oci,
             Form::OciDir => {
                 let Some(place) = self.output else {
-                    return Err(Failure::usage("--format oci-dir needs the directory: --output DIR"));
+                    return Err(Failure::usage(
+                        "--format oci-dir needs the directory: --output DIR",
+                    ));
                 };
                 let bar = Bar::new();
                 let fresh = Newborn::at(&place).map_err(StoreError::Build)?;
-                store.save_layout(images, compression, fresh.root(), &place.display().to_string(), &bar)?;
+                store.save_layout(
+                    images,
+                    compression,
+                    fresh.root(),
+                    &place.display().to_string(),
+                    &bar,
+                )?;
                 fresh.publish().map_err(StoreError::Build)?;
                 return Ok(());
             }

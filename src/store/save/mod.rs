@@ -109,7 +109,9 @@ impl Store {
         }
         let mut written = Vec::new();
         for id in order {
-            let Some(packed) = layers.get_mut(&id) else { continue };
+            let Some(packed) = layers.get_mut(&id) else {
+                continue;
+            };
             if written.contains(&packed.digest) {
                 continue;
             }
@@ -206,7 +208,11 @@ fn write_oci(
         }
         blobs.insert(digest, manifest);
     }
-    whole(sink, "oci-layout", &to_json(&json!({"imageLayoutVersion": "1.0.0"}))?)?;
+    whole(
+        sink,
+        "oci-layout",
+        &to_json(&json!({"imageLayoutVersion": "1.0.0"}))?,
+    )?;
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",

@@ -11,7 +11,12 @@ use crate::sys::{Errno, at};
 /// Takes members one after the other.
 pub(super) trait Sink {
     /// Takes one of exactly `size` bytes, which `write` writes.
-    fn member(&mut self, name: &str, size: u64, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()>;
+    fn member(
+        &mut self,
+        name: &str,
+        size: u64,
+        write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+    ) -> Result<()>;
 
     /// All members are there.
     fn finish(&mut self) -> Result<()>;
@@ -77,7 +82,12 @@ impl<'a> Tar<'a> {
 }
 
 impl Sink for Tar<'_> {
-    fn member(&mut self, name: &str, size: u64, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()> {
+    fn member(
+        &mut self,
+        name: &str,
+        size: u64,
+        write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
         header
@@ -117,7 +127,12 @@ impl<'a> Directory<'a> {
 }
 
 impl Sink for Directory<'_> {
-    fn member(&mut self, name: &str, size: u64, write: &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()> {
+    fn member(
+        &mut self,
+        name: &str,
+        size: u64,
+        write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
         let shown = format!("{}/{name}", self.shown);
         let mut dir: OwnedFd = at::reopen_dir(self.dir).map_err(StoreError::errno("open", &self.shown))?;
         let mut parts = name.split('/').peekable();
