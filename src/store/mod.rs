@@ -22,6 +22,7 @@
 //! ```
 
 mod birth;
+mod check;
 mod delete;
 mod doubt;
 mod error;
@@ -40,8 +41,10 @@ mod remove;
 mod save;
 mod tmp;
 mod tree;
+mod usage;
 pub mod userns;
 
+pub use check::{Checked, Wrong};
 pub use delete::Freed;
 pub use error::{Result, StoreError};
 pub use gc::ContainerUse;
@@ -57,3 +60,4 @@ pub use remove::Removal;
 pub use save::{Compression, Format, SaveOptions};
 pub use tmp::{Published, Swept, TmpDir};
 pub use tree::Birth;
+pub use usage::{ImageUsage, Space, Usage};
