@@ -22,7 +22,9 @@
 //! ```
 
 mod birth;
+pub mod build;
 mod check;
+pub mod container;
 mod delete;
 mod doubt;
 mod error;
@@ -38,11 +40,13 @@ mod name;
 mod names;
 mod piped;
 mod remove;
+pub mod runtime;
 mod save;
 mod tmp;
 mod tree;
 mod usage;
 pub mod userns;
+pub mod view;
 
 pub use check::{Checked, Wrong};
 pub use delete::Freed;
