@@ -117,6 +117,9 @@ impl Store {
         self.check_images(bad_images, repair, &mut checked, &exclusive)?;
         self.check_orphans(repair, &mut checked, &exclusive)?;
         drop(exclusive);
+        if repair {
+            super::container::sweep(self)?;
+        }
         self.sweep()?;
         Ok(checked)
     }
