@@ -84,7 +84,11 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Not std's own removal, which cannot enter directories of any depth.
-        let _ = Command::new("rm").arg("-rf").arg(&self.path).arg(&self.short).status();
+        let _ = Command::new("rm")
+            .arg("-rf")
+            .arg(&self.path)
+            .arg(&self.short)
+            .status();
     }
 }
 
@@ -155,11 +159,7 @@ pub struct Podman(PathBuf, PathBuf);
 impl Podman {
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String, String> {
         let mut command = Command::new("podman");
-        command
-            .arg("--root")
-            .arg(&self.0)
-            .arg("--runroot")
-            .arg(&self.1);
+        command.arg("--root").arg(&self.0).arg("--runroot").arg(&self.1);
         command.args([
             "--storage-driver=vfs",
             "--cgroup-manager=cgroupfs",
