@@ -46,6 +46,14 @@ pub enum BuildError {
         /// The reason.
         source: std::io::Error,
     },
+    /// The archive is not what it should be.
+    #[error("the archive is damaged at byte {position}: {reason}")]
+    Damaged {
+        /// Where in the uncompressed archive.
+        position: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// More than the limits allow.
     #[error("{what} is more than the limit of {limit}; raise it with {option} if this is meant")]
     Limit {

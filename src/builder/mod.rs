@@ -12,6 +12,7 @@
 //!
 //! Nothing here knows images or containers (the store does), nor the mount.
 
+pub mod apply;
 pub mod clone;
 pub mod diff;
 mod error;
@@ -25,6 +26,7 @@ mod path;
 mod progress;
 pub mod remove;
 mod scan;
+pub mod tar_split;
 mod verify;
 pub mod walk;
 

@@ -1,6 +1,7 @@
 //! `plyfs layer`: the builder on plain directories, with no store behind it.
 
 mod clone;
+mod diff;
 mod verify;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ parent stays as it is.
 Examples:
   plyfs layer clone --manifest child.manifest base child   a child without changes
   plyfs layer verify child --manifest child.manifest       is it still the same?
+  plyfs layer diff base child                              what changed
 
 Never write in a tree that has clones, but through a mount of it: what is changed
 in place changes in all of them.";
@@ -35,6 +37,7 @@ pub(super) struct LayerArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Clone(clone::CloneArgs),
+    Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
 }
 
@@ -43,6 +46,7 @@ impl LayerArgs {
         env_logger::init();
         match self.command {
             Command::Clone(arguments) => arguments.run(),
+            Command::Diff(arguments) => arguments.run(),
             Command::Verify(arguments) => arguments.run(),
         }
     }
