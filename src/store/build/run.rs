@@ -142,7 +142,7 @@ impl<'a> Changed<'a> {
     fn with_upper<T>(&self, use_it: impl FnOnce(Upper<'_>) -> crate::builder::Result<T>) -> Result<T> {
         let (upper, init) = (self.scratch.upper()?, self.scratch.init_upper()?);
         let names = self.links.as_ref().map(|links| |ino: u64| links.names_of(ino));
-        let names = names.as_ref().map(|names| names as &dyn Fn(u64) -> u32);
+        let names = names.as_ref().map(|names| names as &(dyn Fn(u64) -> u32 + Sync));
         Ok(use_it(Upper {
             upper: upper.as_fd(),
             lower: self.lower.as_fd(),

@@ -150,7 +150,13 @@ fn diff_and_commit_are_those_of_docker() {
 
     docker.run(["commit", "changed", "changed:2"]).unwrap();
     ours.run(["container", "commit", "changed", "changed:2"]).unwrap();
-    let inspect = ["image", "inspect", "-f", "{{.GraphDriver.Data.RootDir}}", "changed:2"];
+    let inspect = [
+        "image",
+        "inspect",
+        "-f",
+        "{{.GraphDriver.Data.RootDir}}",
+        "changed:2",
+    ];
     let theirs = tree_of(Path::new(docker.run(inspect).unwrap().trim_end()));
     let mine = tree_of(Path::new(ours.run(inspect).unwrap().trim_end()));
     let lines = mine.differences(&theirs, "plyfs", "docker");
