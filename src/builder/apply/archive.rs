@@ -54,10 +54,16 @@ pub(super) struct Layer<'a> {
     entries: Entries<Chunks>,
     recorder: Option<Recorder>,
     rules: Rules,
+    progress: &'a dyn Progress,
 }
 
 impl<'a> Layer<'a> {
-    pub(super) fn new(tree: Tree<'a>, chunks: Chunks, rules: Rules) -> Result<Self> {
+    pub(super) fn new(
+        tree: Tree<'a>,
+        chunks: Chunks,
+        rules: Rules,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
         let mut entries = Entries::new(chunks).limited(rules.limits.bytes, "--max-bytes");
         let mut recorder = None;
         if rules.record {
@@ -69,13 +75,14 @@ impl<'a> Layer<'a> {
             entries,
             recorder,
             rules,
+            progress,
         })
     }
 
     /// Lays all entries over the tree, and reads the archive to its last byte; answers its length.
-    pub(super) fn run(mut self, progress: &dyn Progress) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
+    pub(super) fn run(mut self) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
         while let Some(entry) = self.entries.next()? {
-            if progress.stopped() {
+            if self.progress.stopped() {
                 return Err(BuildError::Interrupted);
             }
             let raw = self.entries.take_raw();
@@ -382,7 +389,7 @@ impl<'a> Layer<'a> {
             length: entry.size,
         }];
         let extents = entry.extents.as_deref().unwrap_or(&whole);
-        let (entries, recorder) = (&mut self.entries, &mut self.recorder);
+        let (entries, recorder, progress) = (&mut self.entries, &mut self.recorder, self.progress);
         let ino = self.tree.make_file(dir, name, meta, &mut |tree, file| {
             let mut end = 0;
             for extent in extents {
@@ -390,6 +397,9 @@ impl<'a> Layer<'a> {
                 let mut at = extent.offset;
                 end = extent.offset.saturating_add(extent.length);
                 while at < end {
+                    if progress.stopped() {
+                        return Err(BuildError::Interrupted);
+                    }
                     let most = usize::try_from(end.saturating_sub(at))
                         .unwrap_or(usize::MAX)
                         .min(PIECE);
