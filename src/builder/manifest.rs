@@ -23,7 +23,7 @@ pub use line::{Attribute, Line, Text};
 pub(super) use line::{kind_word, time_text};
 pub use reader::{Header, Object, Reader};
 pub(super) use record::jobs;
-pub use record::{Hashes, Parent, Recording, Summary, record};
+pub use record::{Parent, Recording, Summary, record};
 
 /// The version that is written and read.
 const VERSION: u32 = 1;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod clone;
+mod diff;
 mod verify;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ Examples:
   plyfs layer apply --parent base change.tar child         a child with changes
   plyfs layer clone --manifest child.manifest base child   a child without changes
   plyfs layer verify child --manifest child.manifest       is it still the same?
+  plyfs layer diff base child                              what changed
 
 Never write in a tree that has clones, but through a mount of it: what is changed
 in place changes in all of them.";
@@ -39,6 +41,7 @@ pub(super) struct LayerArgs {
 enum Command {
     Apply(apply::ApplyArgs),
     Clone(clone::CloneArgs),
+    Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
 }
 
@@ -48,6 +51,7 @@ impl LayerArgs {
         match self.command {
             Command::Apply(arguments) => arguments.run(),
             Command::Clone(arguments) => arguments.run(),
+            Command::Diff(arguments) => arguments.run(),
             Command::Verify(arguments) => arguments.run(),
         }
     }

@@ -18,7 +18,7 @@
 pub mod control;
 pub mod error;
 pub mod helper;
-mod layer;
+pub mod layer;
 pub mod mountinfo;
 pub mod options;
 pub mod place;

@@ -16,6 +16,7 @@
     dead_code
 )]
 
+mod builder;
 mod cli;
 mod common;
 #[cfg(feature = "fault-injection")]

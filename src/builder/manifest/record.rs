@@ -1,7 +1,6 @@
 //! Writing the manifest of a tree.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 
@@ -9,13 +8,11 @@ use serde::Serialize;
 
 use super::line::{Line, Text};
 use super::reader::{Footer, Header, Object, Reader, Skipped};
+use crate::builder::apply::Hashes;
 use crate::builder::links::Groups;
 use crate::builder::scan::{Known, scan};
 use crate::builder::walk::{Step, order};
 use crate::builder::{BuildError, Kind, Progress, Result, TreePath};
-
-/// Digests of the data of files just written, by inode number.
-pub type Hashes = HashMap<u64, [u8; 32]>;
 
 /// The tree that the new one was cloned from.
 pub struct Parent<'a> {
@@ -77,10 +74,11 @@ pub fn record(
         {
             return Ok(Known::Line(line));
         }
-        Ok(match recording.known.and_then(|known| known.get(&step.ino)) {
-            Some(digest) => Known::Digest(*digest),
-            None => Known::Nothing,
-        })
+        let digest = match recording.known {
+            Some(known) => known.get(step.ino)?,
+            None => None,
+        };
+        Ok(digest.map_or(Known::Nothing, Known::Digest))
     };
     let mut summary = Summary::default();
     progress.begin("record", None);
