@@ -54,6 +54,8 @@ pub(super) struct Layer<'a> {
     entries: Entries<Chunks>,
     recorder: Option<Recorder>,
     rules: Rules,
+    /// The directory of which it was remembered last that something of this layer lies below.
+    noted: Option<TreePath>,
     progress: &'a dyn Progress,
 }
 
@@ -75,6 +77,7 @@ impl<'a> Layer<'a> {
             entries,
             recorder,
             rules,
+            noted: None,
             progress,
         })
     }
@@ -287,7 +290,7 @@ impl<'a> Layer<'a> {
             return self.directory(path, &meta);
         }
         let (dir, name) = self.tree.parent(path)?;
-        self.note_below(&dir, path)?;
+        self.note_below(path)?;
         self.tree.clear(&dir, name)?;
         match kind {
             Kind::File => self.write_file(&dir, name, path, &meta, &entry, true),
@@ -321,7 +324,7 @@ impl<'a> Layer<'a> {
             return self.tree.change_directory(&root, meta);
         }
         let (dir, name) = self.tree.parent(path)?;
-        self.note_below(&dir, path)?;
+        self.note_below(path)?;
         match dir.look(name)? {
             Some(stat) if stat.is_dir() => {
                 let found = self.tree.places.find(path, None)?;
@@ -337,10 +340,12 @@ impl<'a> Layer<'a> {
     }
 
     /// Remembers that the directories above have something of this layer below them.
-    fn note_below(&mut self, dir: &Dir, path: &TreePath) -> Result<()> {
-        if dir.noted.replace(true) {
+    fn note_below(&mut self, path: &TreePath) -> Result<()> {
+        let above = path.split().map(|(above, _)| above);
+        if above == self.noted {
             return Ok(());
         }
+        self.noted = above;
         let mut path = path.clone();
         while let Some((above, _)) = path.split() {
             if !self.tree.names.add(&with(BELOW, &above), self.tree.root)? {
@@ -441,7 +446,7 @@ impl<'a> Layer<'a> {
             return Err(refused(path, "it links to itself"));
         }
         let (dir, name) = self.tree.parent(path)?;
-        self.note_below(&dir, path)?;
+        self.note_below(path)?;
         self.tree.clear(&dir, name)?;
         if target.names().next() == Some(PSEUDO_LINKS) {
             return self.copy_pseudo_link(&dir, name, path, &target);

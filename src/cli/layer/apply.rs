@@ -189,6 +189,7 @@ impl ApplyArgs {
         if let Some(manifest) = &manifest {
             let recording = Recording {
                 parent: inherited,
+                known: Some(&changes.hashes),
                 skipped: &changes.notes.list,
                 ..Recording::default()
             };
@@ -261,6 +262,7 @@ impl ApplyArgs {
             skip_devices: self.skip_devices,
             owners: if self.mine { Owners::Mine } else { Owners::Kept },
             expected: self.diff_id,
+            hash_files: self.manifest.is_some(),
             ..ApplyOptions::default()
         };
         let of_archive = |applied: Applied| (Some((applied.diff_id, applied.archive_bytes)), applied.changes);

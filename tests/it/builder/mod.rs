@@ -1,4 +1,6 @@
 //! The builder on plain directories.
 
+mod apply;
 mod diff;
 mod layer_tar;
+mod stage;
