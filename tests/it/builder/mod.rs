@@ -2,3 +2,5 @@
 
 mod diff;
 mod layer_tar;
+mod properties;
+mod random;
