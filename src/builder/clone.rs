@@ -147,6 +147,9 @@ impl Cloner<'_> {
 
     /// Makes everything that stands in one directory.
     fn fill(&self, dir: &Arc<Dir>) -> Result<()> {
+        if self.progress.stopped() {
+            return Err(BuildError::Interrupted);
+        }
         let path = dir.path();
         let failed = |what| move |errno| (what, errno);
         let named = |(what, errno)| call(what, path.clone(), errno);

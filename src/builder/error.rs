@@ -27,6 +27,17 @@ pub enum BuildError {
         /// Why it is refused.
         reason: String,
     },
+    /// A new tree cannot appear at its place.
+    #[error("{}: {reason}", place.display())]
+    Place {
+        /// The place as it was given.
+        place: std::path::PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Somebody wants the work to end.
+    #[error("interrupted")]
+    Interrupted,
     /// The stream could not be read or written.
     #[error("cannot {what}: {source}")]
     Stream {

@@ -18,12 +18,16 @@ pub mod diff;
 mod error;
 pub mod layer_tar;
 pub mod link;
+pub mod links;
+pub mod manifest;
 mod meta;
 pub mod newborn;
 mod path;
 mod progress;
 pub mod remove;
+mod scan;
 pub mod tar_split;
+mod verify;
 pub mod walk;
 
 pub use clone::{CloneReport, clone_tree};
@@ -32,6 +36,7 @@ pub use link::{LinkReport, Linker, Spot};
 pub use meta::{Kind, Meta, Xattr};
 pub use path::TreePath;
 pub use progress::{Progress, Silent};
+pub use verify::{Checked, Fault, verify};
 pub use walk::{Step, Walk};
 
 /// What a builder function answers.

@@ -7,6 +7,12 @@ pub trait Progress: Sync {
 
     /// So many more units of the present step are done.
     fn advance(&self, units: u64);
+
+    /// True when the work is to end before it is done, with [`super::BuildError::Interrupted`]. Asked for every few
+    /// entries.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody listens.

@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{BuildError, Kind, Result, TreePath};
-use crate::sys::{Errno, at, dirent, stat};
+use crate::sys::{Errno, at, dirent, io, stat};
+
+/// File systems whose directories tell the inode numbers that stat(2) tells: ext2 to ext4, tmpfs, XFS, Btrfs, F2FS.
+const TRUE_NUMBERS: [u64; 5] = [0xef53, 0x0102_1994, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
 
 /// Directories of a path that are held open; those above are reached again through `..`.
 const HELD_OPEN: usize = 128;
@@ -92,7 +95,7 @@ pub struct Step<'a> {
     pub name: &'a [u8],
     /// What it is.
     pub kind: Kind,
-    /// Its inode number, as the directory says: on overlays and FUSE not always that of stat(2).
+    /// Its inode number.
     pub ino: u64,
     /// Names in its path: 1 for an object in the root.
     pub depth: usize,
@@ -139,6 +142,8 @@ struct Level {
 pub struct Walk {
     levels: Vec<Level>,
     path: Vec<u8>,
+    /// Listings tell the right inode numbers.
+    true_numbers: bool,
 }
 
 impl Walk {
@@ -148,9 +153,11 @@ impl Walk {
     /// If the root cannot be read.
     pub fn new(root: BorrowedFd<'_>) -> Result<Self> {
         let fd = at::reopen_dir(root).map_err(|errno| call("open", TreePath::root(), errno))?;
+        let fs = io::fs_kind(&fd).map_err(|errno| call("look at", TreePath::root(), errno))?;
         let mut walk = Self {
             levels: Vec::new(),
             path: Vec::new(),
+            true_numbers: TRUE_NUMBERS.contains(&fs),
         };
         walk.push(fd)?;
         Ok(walk)
@@ -206,18 +213,18 @@ impl Walk {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(raw.name);
-        let kind = match raw.kind {
-            0 => stat::stat_at(dir, raw.name).map(|stat| stat.mode),
-            kind => Ok(kind),
+        let (mode, ino) = if raw.kind == 0 || !self.true_numbers {
+            let stat = stat::stat_at(dir, raw.name).map_err(|errno| self.failed("look at", errno))?;
+            (stat.mode, stat.ino)
+        } else {
+            (raw.kind, raw.ino)
         };
-        let kind = kind
-            .and_then(Kind::of_mode)
-            .map_err(|errno| self.failed("look at", errno))?;
+        let kind = Kind::of_mode(mode).map_err(|errno| self.failed("look at", errno))?;
         Ok(Step {
             dir: dir.as_fd(),
             name: raw.name,
             kind,
-            ino: raw.ino,
+            ino,
             depth: self.levels.len(),
             path: &self.path,
         })

@@ -2,10 +2,16 @@
 
 mod clone;
 mod diff;
+mod verify;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use crate::builder::TreePath;
+use crate::builder::manifest::Text;
 
 const EXAMPLES: &str = "\
 A layer is a whole root tree. A child starts as a clone of its parent, in which
@@ -13,8 +19,9 @@ every file is a hard link to the parent's; what changes gets a new inode, so the
 parent stays as it is.
 
 Examples:
-  plyfs layer clone base child            a child without changes
-  plyfs layer diff base child             what changed
+  plyfs layer clone --manifest child.manifest base child   a child without changes
+  plyfs layer verify child --manifest child.manifest       is it still the same?
+  plyfs layer diff base child                              what changed
 
 Never write in a tree that has clones, but through a mount of it: what is changed
 in place changes in all of them.";
@@ -31,6 +38,7 @@ pub(super) struct LayerArgs {
 enum Command {
     Clone(clone::CloneArgs),
     Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
 }
 
 impl LayerArgs {
@@ -39,6 +47,59 @@ impl LayerArgs {
         match self.command {
             Command::Clone(arguments) => arguments.run(),
             Command::Diff(arguments) => arguments.run(),
+            Command::Verify(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// Opens the root of a tree.
+fn open_tree(path: &Path) -> Result<File, Failure> {
+    let dir = File::open(path).map_err(|error| named(path, &error))?;
+    if dir.metadata().map_err(|error| named(path, &error))?.is_dir() {
+        Ok(dir)
+    } else {
+        Err(Failure::Failed(format!("{}: not a directory", path.display())))
+    }
+}
+
+fn named(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("{}: {error}", path.display()))
+}
+
+/// A path of a tree for programs: a string, or a list of bytes where it is not UTF-8.
+fn json_path(path: &TreePath) -> Text {
+    Text([b"/", path.as_bytes()].concat())
+}
+
+/// A manifest that is being written; removed when it is dropped before [`NewManifest::keep`].
+struct NewManifest {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl NewManifest {
+    /// The file must not exist.
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let file = File::create_new(path).map_err(|error| named(path, &error))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewManifest {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::warn!("{}: half a manifest is left: {error}", self.path.display());
         }
     }
 }

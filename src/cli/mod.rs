@@ -4,12 +4,15 @@
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
 mod generate;
+mod image;
+mod inspect;
 mod layer;
 mod list;
 mod mount;
 mod output;
 mod progress;
 mod store;
+mod system;
 mod umount;
 mod unshare;
 
@@ -69,6 +72,8 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
     List(list::ListArgs),
+    Image(image::ImageArgs),
+    System(system::SystemArgs),
     Layer(layer::LayerArgs),
     Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
@@ -170,6 +175,8 @@ impl Cli {
             Command::Mount(arguments) => arguments.run(),
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
+            Command::Image(arguments) => arguments.run(self.root.as_deref()),
+            Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),

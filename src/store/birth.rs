@@ -13,7 +13,7 @@ use std::io::Read;
 use super::doubt::{Doubt, Subject};
 use super::layer::Layer;
 use super::tmp::{Published, TmpDir, Turn};
-use super::{ChainId, DiffId, Result, Store, StoreError};
+use super::{ChainId, DiffId, Result, Store, tree};
 use crate::builder::Progress;
 
 impl Store {
@@ -48,9 +48,15 @@ impl Store {
         };
         let parent = parent.map(|id| self.layer(id)).transpose()?;
         let fresh = TmpDir::new(self, 0o710)?;
-        let diff = super::tree::build(parent.as_ref(), &fresh, archive, expected, progress)?;
-        let id = ChainId::of(parent.as_ref().map(Layer::id), &diff);
-        fresh.write("diff", diff.to_string().as_bytes())?;
+        let built = tree::build(
+            parent.as_ref(),
+            &fresh,
+            archive,
+            expected,
+            self.limits(),
+            progress,
+        )?;
+        let id = ChainId::of(parent.as_ref().map(Layer::id), &built.diff_id);
         if let Some(parent) = &parent {
             fresh.write("parent", parent.id().to_string().as_bytes())?;
         }
@@ -59,21 +65,11 @@ impl Store {
         // The parent is locked until the name is there by which everybody sees that it has a child.
         let _shared = self.hold()?;
         match fresh.publish(self.overlay(), &self.overlay_path(), &id.hex())? {
-            Published::Born(dir) => Ok(Layer::born(self, id, dir, doubt)),
+            Published::Born(dir) => Ok(Layer::born(self, id, dir, doubt, built.notes)),
             Published::Exists => {
                 doubt.clear(self)?;
                 self.layer(&id)
             }
         }
-    }
-}
-
-impl StoreError {
-    pub(super) fn digest(what: impl Into<String>, expected: &DiffId, found: &DiffId) -> Self {
-        Self::Build(crate::builder::BuildError::Digest {
-            what: what.into(),
-            expected: expected.to_string(),
-            found: found.to_string(),
-        })
     }
 }

@@ -105,6 +105,11 @@ impl Doubt {
         }))
     }
 
+    /// What is in doubt.
+    pub(super) fn subject(&self) -> Subject {
+        self.subject
+    }
+
     /// The doubt is over.
     pub(super) fn clear(self, store: &Store) -> Result<()> {
         match at::unlink_at(store.tmp(), &self.name) {

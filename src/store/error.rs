@@ -89,6 +89,9 @@ pub enum StoreError {
         /// Why it is refused.
         why: String,
     },
+    /// A view could not be mounted or unmounted.
+    #[error(transparent)]
+    Mount(#[from] crate::mount::MountError),
     /// What was asked makes no sense here.
     #[error("{0}")]
     Refused(String),

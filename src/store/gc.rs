@@ -4,7 +4,7 @@
 //! counted on disk: the answer is read from what is there, while nobody publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::layer::parent_of;
 use super::layout::{names_in, read_if_there};
@@ -12,6 +12,8 @@ use super::lock::{Exclusive, try_exclusive};
 use super::tmp::{TmpDir, take_out};
 use super::{ChainId, ImageId, Name, Result, Store, StoreError};
 use crate::sys::{Errno, at};
+
+const KEPT: &str = "build-cache/kept";
 
 /// A container, as far as it needs images and layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub(super) struct Needs {
     children: BTreeMap<ChainId, BTreeSet<ChainId>>,
     /// For each layer that is the uppermost of an image: those images.
     tops: BTreeMap<ChainId, BTreeSet<ImageId>>,
-    /// For each layer that a container names: those containers.
+    /// For each layer that a container names, or that the build cache keeps: those.
     lowers: BTreeMap<ChainId, BTreeSet<String>>,
     names: BTreeMap<ImageId, BTreeSet<Name>>,
     pub(super) containers: Vec<ContainerUse>,
@@ -43,6 +45,27 @@ impl Needs {
         none(self.children.get(id).map(BTreeSet::len))
             && none(self.tops.get(id).map(BTreeSet::len))
             && none(self.lowers.get(id).map(BTreeSet::len))
+    }
+
+    /// The layers that only this image needs, the uppermost first.
+    pub(super) fn only_for(&self, image: &super::Image) -> Vec<ChainId> {
+        let mut only: Vec<ChainId> = Vec::new();
+        for id in image.chain().into_iter().rev() {
+            let other = |ids: Option<&BTreeSet<ChainId>>| {
+                ids.is_some_and(|ids| ids.iter().any(|child| Some(child) != only.last()))
+            };
+            let shared = other(self.children.get(&id))
+                || self
+                    .tops
+                    .get(&id)
+                    .is_some_and(|images| images.iter().any(|other| other != image.id()))
+                || self.lowers.get(&id).is_some_and(|users| !users.is_empty());
+            if shared {
+                break;
+            }
+            only.push(id);
+        }
+        only
     }
 
     /// Neither a name nor a container.
@@ -133,7 +156,49 @@ impl Store {
                 needs.children.entry(parent).or_default().insert(id);
             }
         }
+        for id in self.kept_by_builds()? {
+            needs
+                .lowers
+                .entry(id)
+                .or_default()
+                .insert("build cache".to_owned());
+        }
         Ok(needs)
+    }
+
+    /// The layers that the build cache keeps although no image has them: names in `build-cache/kept/`.
+    pub(super) fn kept_by_builds(&self) -> Result<Vec<ChainId>> {
+        let path = self.path().join(KEPT);
+        match self.kept_dir()? {
+            None => Ok(Vec::new()),
+            Some(dir) => Ok(names_in(dir.as_fd(), &path)?
+                .iter()
+                .filter_map(|name| ChainId::from_hex(name))
+                .collect()),
+        }
+    }
+
+    fn kept_dir(&self) -> Result<Option<OwnedFd>> {
+        let opened = at::open_dir_path(self.dir(), b"build-cache")
+            .and_then(|cache| at::open_dir_path(cache, b"kept"))
+            .and_then(at::reopen_dir);
+        match opened {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(StoreError::errno("open", self.path().join(KEPT))(errno)),
+        }
+    }
+
+    /// The build cache keeps nothing any more but what images have.
+    pub(super) fn forget_kept(&self) -> Result<()> {
+        let path = self.path().join(KEPT);
+        let Some(dir) = self.kept_dir()? else {
+            return Ok(());
+        };
+        for name in names_in(dir.as_fd(), &path)? {
+            at::unlink_at(&dir, name.as_bytes()).map_err(StoreError::errno("delete", path.join(&name)))?;
+        }
+        Ok(())
     }
 
     /// Takes those of `candidates` out that nobody needs, and the layers below them that nobody needs then.

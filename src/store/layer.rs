@@ -8,7 +8,9 @@ use rustix::fs::FlockOperation;
 use super::doubt::Doubt;
 use super::layout::{names_in, read_file, read_if_there};
 use super::lock::{still_named, wait};
+use super::tree::Birth;
 use super::{ChainId, DiffId, Result, Store, StoreError};
+use crate::builder::{TreePath, tar_split};
 use crate::sys::{Errno, at};
 
 /// The files that hold one digest or number.
@@ -22,16 +24,24 @@ pub struct Layer {
     dir: OwnedFd,
     /// Of a layer that was born just now: whether somebody needs it is settled when this is given up.
     _doubt: Option<Doubt>,
+    notes: Vec<(TreePath, String)>,
 }
 
 impl Layer {
     /// A layer just born, from a descriptor of its directory that has the shared lock.
-    pub(super) fn born(store: &Store, id: ChainId, dir: OwnedFd, doubt: Doubt) -> Self {
+    pub(super) fn born(
+        store: &Store,
+        id: ChainId,
+        dir: OwnedFd,
+        doubt: Doubt,
+        notes: Vec<(TreePath, String)>,
+    ) -> Self {
         Self {
             id,
             path: store.overlay_path().join(id.hex()),
             dir,
             _doubt: Some(doubt),
+            notes,
         }
     }
 
@@ -43,6 +53,11 @@ impl Layer {
     /// Its directory, `overlay/<id>`.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Of a layer that was born just now: what its archive holds that is not in the tree, and why.
+    pub fn notes(&self) -> &[(TreePath, String)] {
+        &self.notes
     }
 
     /// A descriptor of its directory, with the shared lock.
@@ -104,6 +119,35 @@ impl Layer {
     }
 }
 
+impl Layer {
+    /// What its birth cost.
+    ///
+    /// # Errors
+    /// When the file `birth` cannot be read or understood.
+    pub fn birth(&self) -> Result<Birth> {
+        let text = read_file(self.dir(), &self.path, "birth", SHORT)?;
+        serde_json::from_slice(&text).map_err(|error| damaged(&self.path.join("birth"), &error.to_string()))
+    }
+
+    /// Bytes of its uncompressed archive.
+    ///
+    /// # Errors
+    /// As [`Layer::birth`].
+    pub fn archive_bytes(&self) -> Result<u64> {
+        self.birth().map(|birth| birth.archive_bytes)
+    }
+
+    /// Writes its archive, byte for byte as it was read, uncompressed.
+    ///
+    /// # Errors
+    /// When the tree was changed, or `to` does not take it.
+    pub fn archive(&self, to: impl std::io::Write) -> Result<u64> {
+        let root = self.root_fd()?;
+        tar_split::assemble(self.file("tar-split")?, root.as_fd(), to)
+            .map_err(StoreError::of(format!("layer {}", self.id)))
+    }
+}
+
 fn parse<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.trim_ascii_end().parse().ok()
 }
@@ -157,7 +201,19 @@ impl Store {
             path,
             dir,
             _doubt: None,
+            notes: Vec::new(),
         }))
+    }
+
+    /// Bytes of the regular files in an image's layers together.
+    ///
+    /// # Errors
+    /// When a layer is missing or its size cannot be read.
+    pub fn image_size(&self, image: &super::Image) -> Result<u64> {
+        image
+            .chain()
+            .iter()
+            .try_fold(0_u64, |sum, id| Ok(sum.saturating_add(self.layer(id)?.size()?)))
     }
 
     /// The chain ids of all layers, sorted.

@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::tmp::{self, Swept};
 use super::{Result, StoreError};
+use crate::builder::apply::Limits;
 use crate::sys::{Errno, at, dirent};
 
 /// Layers of other users hold setuid programs: the way to them is open to root's group at most, as in docker.
@@ -22,6 +23,7 @@ pub struct Store {
     images: OwnedFd,
     containers: OwnedFd,
     tmp: OwnedFd,
+    limits: Limits,
 }
 
 impl Store {
@@ -52,6 +54,7 @@ impl Store {
             images,
             containers,
             tmp,
+            limits: Limits::default(),
         };
         store.sweep()?;
         Ok(store)
@@ -63,6 +66,16 @@ impl Store {
     /// When it cannot be deleted.
     pub fn sweep(&self) -> Result<Swept> {
         tmp::sweep(self, true)
+    }
+
+    /// What is refused as too much in a layer's archive.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Refuses more, or less, from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Its absolute path.

@@ -6,6 +6,7 @@
 //!       root/                     its complete tree
 //!       parent                    the chain id of the layer below; absent for a base
 //!       diff                      its diff id: the digest of its uncompressed archive
+//!       birth                     what its birth cost: names linked, files copied, bytes of the archive
 //!       size                      bytes of regular files in that archive
 //!       manifest                  every object of the tree, to verify it
 //!       links                     inodes with several names in the tree, for the mount
@@ -21,20 +22,29 @@
 //! ```
 
 mod birth;
+pub mod build;
+pub mod container;
 mod delete;
 mod doubt;
 mod error;
 mod gc;
 mod id;
 mod image;
+mod import;
 mod layer;
 mod layout;
+mod load;
 mod lock;
 mod name;
 mod names;
+mod piped;
+mod remove;
+pub mod runtime;
+mod save;
 mod tmp;
 mod tree;
 pub mod userns;
+pub mod view;
 
 pub use delete::Freed;
 pub use error::{Result, StoreError};
@@ -43,7 +53,11 @@ pub use id::{BlobId, ChainId, DiffId, ImageId};
 pub use image::{Image, LARGEST_JSON};
 pub use layer::Layer;
 pub use layout::Store;
+pub use load::{LoadOptions, Loaded, Platform, Source};
 pub use lock::{Exclusive, Shared};
 pub use name::Name;
 pub use names::Names;
+pub use remove::Removal;
+pub use save::{Compression, Format, SaveOptions};
 pub use tmp::{Published, Swept, TmpDir};
+pub use tree::Birth;

@@ -245,6 +245,25 @@ pub(super) fn take_out(
     Ok(Some(grave))
 }
 
+impl Store {
+    /// A file in `tmp/` that has no name, and is gone with its descriptor.
+    pub(super) fn unnamed_file(&self) -> Result<std::fs::File> {
+        let failed = || StoreError::errno("make a file in", self.path().join("tmp"));
+        let file = match at::open_unnamed(self.tmp()) {
+            // The file system has no unnamed files.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+                let name = fresh_name().map_err(failed())?;
+                at::create_at(self.tmp(), name.as_bytes(), libc::O_RDWR, 0o600).and_then(|file| {
+                    at::unlink_at(self.tmp(), name.as_bytes())?;
+                    Ok(file)
+                })
+            }
+            file => file,
+        };
+        file.map(Into::into).map_err(failed())
+    }
+}
+
 /// An exclusive lock by name, in `tmp/`: for work that shall not be done twice at the same time.
 #[derive(Debug)]
 pub(super) struct Turn {

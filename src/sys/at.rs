@@ -111,6 +111,19 @@ pub fn open_path(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
+/// Opens what lies at `path` below `dir`, empty for `dir` itself; no symlink on the way, nor at its end, is followed.
+///
+/// Mount points are crossed: for trees that a person named, not for layers.
+///
+/// # Errors
+/// ELOOP for a symlink, EXDEV for a way out of `dir`; else as openat2(2).
+pub fn open_beneath(dir: impl AsFd, path: &[u8], flags: i32) -> Result<OwnedFd> {
+    let flags = OFlags::from_bits_retain(flags as u32) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    let path = if path.is_empty() { b"." } else { path };
+    rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve)
+}
+
 /// Opens a directory known by an `O_PATH` descriptor for reading its names.
 ///
 /// # Errors

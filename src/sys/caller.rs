@@ -50,7 +50,8 @@ impl Caller {
         caller
     }
 
-    fn has(&self, capability: u32) -> bool {
+    /// Has the capability of this number in its effective set.
+    pub fn has(&self, capability: u32) -> bool {
         self.effective >> capability & 1 == 1
     }
 

@@ -248,8 +248,11 @@ pub enum Forked {
 /// # Errors
 /// EBUSY, or what fork(2) says.
 pub fn fork() -> io::Result<Forked> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(Errno::BUSY.into());
+    // A thread that was waited for may be seen for a moment longer.
+    let mut tries = 100_u8;
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        tries = tries.checked_sub(1).ok_or(Errno::BUSY)?;
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     // SAFETY: there is no other thread, so the child is a full copy that may do whatever the parent may.
     let pid = unsafe { libc::fork() };

@@ -147,6 +147,15 @@ pub fn stat_fs(fd: impl AsFd) -> Result<StatVfs> {
     rustix::fs::fstatvfs(fd)
 }
 
+/// The number that tells the kind of a file system (statfs(2), `f_type`).
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn fs_kind(fd: impl AsFd) -> Result<u64> {
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)] // 32 or 64 bits, signed or not, by platform
+    rustix::fs::fstatfs(fd).map(|fs| fs.f_type as u64 & 0xffff_ffff)
+}
+
 /// The inode flags that lsattr(1) shows (`FS_IOC_GETFLAGS`).
 ///
 /// # Errors

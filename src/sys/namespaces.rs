@@ -5,8 +5,10 @@
 use std::ffi::{CStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount_change};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe};
 
@@ -83,4 +85,17 @@ pub fn name_of_user(uid: u32) -> Option<OsString> {
     // SAFETY: a terminated string within the buffer, which is still alive.
     let name = unsafe { CStr::from_ptr(entry.pw_name) };
     Some(OsString::from_vec(name.to_bytes().to_vec()))
+}
+
+/// Makes a command start in a mount namespace of its own; with `hide_cgroups`, without the machine's cgroups in it.
+pub fn start_apart(command: &mut Command, hide_cgroups: bool) {
+    let prepare = move || -> std::io::Result<()> {
+        new_mount_namespace()?;
+        if hide_cgroups {
+            rustix::mount::mount(c"none", c"/sys/fs/cgroup", c"tmpfs", MountFlags::RDONLY, None)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls on constants are made, which allocate nothing.
+    unsafe { command.pre_exec(prepare) };
 }

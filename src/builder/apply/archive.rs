@@ -11,7 +11,7 @@ use super::record::Recorder;
 use super::sparse::Extent;
 use super::stream::{Chunks, unreadable};
 use super::tree::Tree;
-use crate::builder::{BuildError, Kind, Meta, Result, TreePath};
+use crate::builder::{BuildError, Kind, Meta, Progress, Result, TreePath};
 use crate::sys::Errno;
 use crate::sys::at;
 use crate::sys::copy;
@@ -73,8 +73,11 @@ impl<'a> Layer<'a> {
     }
 
     /// Lays all entries over the tree, and reads the archive to its last byte; answers its length.
-    pub(super) fn run(mut self) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
+    pub(super) fn run(mut self, progress: &dyn Progress) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
         while let Some(entry) = self.entries.next()? {
+            if progress.stopped() {
+                return Err(BuildError::Interrupted);
+            }
             let raw = self.entries.take_raw();
             if let Some(recorder) = &mut self.recorder {
                 recorder.raw(&raw)?;

@@ -1,14 +1,17 @@
 //! `plyfs layer clone`.
 
 use std::fs::File;
+use std::io::BufWriter;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::builder::newborn::Newborn;
-use crate::builder::{CloneReport, LinkReport, Linker, clone_tree};
+use super::{NewManifest, json_path, named, open_tree};
+use crate::builder::manifest::{Parent, Recording, Text, record};
+use crate::builder::newborn::Place;
+use crate::builder::{BuildError, CloneReport, LinkReport, Linker, clone_tree};
 use crate::cli::Failure;
 use crate::cli::output::{bytes, print};
 use crate::cli::progress::Bar;
@@ -17,6 +20,8 @@ const EXAMPLES: &str = "\
 Examples:
   plyfs layer clone base child
   plyfs layer clone --json base child | jq .copied
+  plyfs layer clone base child --manifest child.manifest
+  plyfs layer clone base child --manifest child.manifest --base-manifest base.manifest
 
 Directories are made anew, everything else is linked. Where a link cannot be made
 (the inode is full, another file system, an immutable file) a copy is made, with
@@ -35,6 +40,12 @@ pub(super) struct CloneArgs {
     base: PathBuf,
     /// The clone; it must not exist, or be an empty directory.
     child: PathBuf,
+    /// Write the child's manifest, for 'plyfs layer verify'; the file must not exist.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// BASE's own manifest: files that are linked take their digests from it and are not read.
+    #[arg(long, value_name = "FILE", requires = "manifest")]
+    base_manifest: Option<PathBuf>,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -55,33 +66,53 @@ struct Record {
 
 #[derive(Serialize)]
 struct Skipped {
-    path: String,
+    path: Text,
     reason: String,
 }
 
 impl CloneArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let base = open(&self.base)?;
-        let newborn = Newborn::at(&self.child)?;
-        let inside = newborn.lies_in(base.as_fd());
-        if inside.map_err(|errno| named(&self.child, &errno.into()))? {
+        let base = open_tree(&self.base)?;
+        let place = Place::find(&self.child)?;
+        if place.lies_in(base.as_fd())? {
             return Err(Failure::Failed(format!(
                 "{}: it lies in {}, the tree to be cloned: choose a place outside",
                 self.child.display(),
                 self.base.display()
             )));
         }
+        let parent = match &self.base_manifest {
+            Some(path) => Some(Parent {
+                manifest: Box::new(File::open(path).map_err(|error| named(path, &error))?),
+                root: base.as_fd(),
+            }),
+            None => None,
+        };
+        let manifest = self.manifest.as_deref().map(NewManifest::create).transpose()?;
+        let newborn = place.make()?;
         let linker = Linker::new();
         let bar = Bar::new();
-        let made = clone_tree(base.as_fd(), newborn.root(), &linker, &bar)?;
+        let in_base = |error: BuildError| Failure::Failed(format!("{}: {error}", self.base.display()));
+        let made = clone_tree(base.as_fd(), newborn.root(), &linker, &bar).map_err(in_base)?;
+        if let Some(manifest) = &manifest {
+            let recording = Recording {
+                parent,
+                ..Recording::default()
+            };
+            let to = BufWriter::new(&manifest.file);
+            record(newborn.root(), recording, to, &bar)?;
+        }
         newborn.publish()?;
+        if let Some(manifest) = manifest {
+            manifest.keep();
+        }
         drop(bar);
         let links = linker.report();
         for (path, reason) in &links.skipped {
             eprintln!("plyfs: {path}: {reason}");
         }
         let text = if self.json {
-            let mut text = serde_json::to_vec_pretty(&record(made, links)).map_err(std::io::Error::from)?;
+            let mut text = serde_json::to_vec_pretty(&answer(made, links)).map_err(std::io::Error::from)?;
             text.push(b'\n');
             text
         } else {
@@ -91,20 +122,7 @@ impl CloneArgs {
     }
 }
 
-fn open(path: &Path) -> Result<File, Failure> {
-    let dir = File::open(path).map_err(|error| named(path, &error))?;
-    if dir.metadata().map_err(|error| named(path, &error))?.is_dir() {
-        Ok(dir)
-    } else {
-        Err(Failure::Failed(format!("{}: not a directory", path.display())))
-    }
-}
-
-fn named(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Failed(format!("{}: {error}", path.display()))
-}
-
-fn record(made: CloneReport, links: LinkReport) -> Record {
+fn answer(made: CloneReport, links: LinkReport) -> Record {
     Record {
         directories: made.directories,
         names: made.names,
@@ -118,7 +136,7 @@ fn record(made: CloneReport, links: LinkReport) -> Record {
             .skipped
             .into_iter()
             .map(|(path, reason)| Skipped {
-                path: path.to_string(),
+                path: json_path(&path),
                 reason,
             })
             .collect(),

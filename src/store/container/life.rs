@@ -1,0 +1,173 @@
+//! Mounting a container, and running its command.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use super::create::now;
+use super::record::Status;
+use super::{Container, Use};
+use crate::mount::unmount::unmount;
+use crate::store::runtime::{self, Ended, Network, Process, Run};
+use crate::store::view::{Lasting, View};
+use crate::store::{Result, StoreError};
+use crate::sys::{Errno, at};
+
+impl Container<'_> {
+    /// Mounts it on `merged`, which is made for that, until somebody unmounts it. To be called without threads.
+    ///
+    /// # Errors
+    /// When it is in use, or what stands against the mount.
+    pub fn mount(&self) -> Result<PathBuf> {
+        let _kept = self.ready()?;
+        // The layer is locked by the server itself; this says clearly if it is missing.
+        drop(self.layer()?);
+        let directories = self.directories();
+        let merged = directories.merged.clone();
+        let view = View::mount(directories, Lasting::Own, false);
+        if view.is_err() {
+            self.remove_merged()?;
+        }
+        view?.leave();
+        Ok(merged)
+    }
+
+    /// Unmounts it, and waits until all changes are in its upper.
+    ///
+    /// # Errors
+    /// When it is not mounted, or in use.
+    pub fn unmount(&self, lazy: bool) -> Result<()> {
+        match self.in_use()? {
+            Use::Running => {
+                return Err(self.error("is running", "its view goes with its command; end that"));
+            }
+            Use::Idle if !self.has_merged()? => {
+                return Err(self.error("is not mounted", "there is nothing to do"));
+            }
+            Use::Idle | Use::Mounted => {}
+        }
+        unmount(&self.directories().merged, lazy, |_| {})?;
+        self.remove_merged()
+    }
+
+    fn has_merged(&self) -> Result<bool> {
+        match crate::sys::stat::stat_at_cached(&self.dir, b"merged") {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(StoreError::errno("look at", self.path.join("merged"))(errno)),
+        }
+    }
+
+    /// Takes the mount point away, and a dead mount with it.
+    pub(super) fn remove_merged(&self) -> Result<()> {
+        let path = self.path.join("merged");
+        for _ in 0..2 {
+            match at::rmdir_at(&self.dir, b"merged") {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                // A server that was killed left it.
+                Err(Errno::BUSY) => unmount(&path, true, |_| {}).map(drop)?,
+                // A server on its way out, whose view somebody still uses, in another namespace.
+                Err(errno) => return Err(StoreError::errno("remove", path)(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Its lock, and an empty `merged`, if nobody uses it.
+    fn ready(&self) -> Result<std::os::fd::OwnedFd> {
+        let merged = self.path.join("merged");
+        match self.in_use()? {
+            Use::Idle => {}
+            Use::Mounted => {
+                return Err(self.error(
+                    &format!("is mounted already, on {}", merged.display()),
+                    &format!("'plyfs container umount {}' unmounts it", self.record.name),
+                ));
+            }
+            Use::Running => return Err(self.error("is running", "wait for its end, or end it")),
+        }
+        let kept = self.keep()?;
+        self.remove_merged()?;
+        at::mkdir_at(&self.dir, b"merged", 0o700).map_err(StoreError::errno("make", merged))?;
+        Ok(kept)
+    }
+
+    /// Runs its command in its view, and waits. To be called without threads.
+    ///
+    /// # Errors
+    /// When it is in use, has no command, or its view cannot be mounted. That the command failed is no error.
+    pub fn run(&mut self) -> Result<Ended> {
+        let kept = self.ready()?;
+        drop(self.layer()?);
+        let settings = &self.record.config;
+        let host = &self.record.host_config;
+        let run = Run {
+            store: self.store,
+            directories: self.directories(),
+            process: Process {
+                argv: settings.argv(),
+                env: settings.env.clone(),
+                cwd: settings.working_dir.clone(),
+                user: settings.user.clone(),
+                tty: settings.tty,
+                stdin: settings.open_stdin,
+            },
+            hostname: settings.hostname.clone(),
+            volumes: host
+                .binds
+                .iter()
+                .map(|bind| bind.parse())
+                .collect::<Result<_>>()?,
+            network: if host.network_mode == Network::None.word() {
+                Network::None
+            } else {
+                Network::Host
+            },
+            read_only: host.readonly_rootfs,
+            volatile: false,
+        };
+        let ended = runtime::run_in(&run, |pid| {
+            let (_, since) = now();
+            self.write_state(|state| {
+                state.status = Status::Running;
+                state.pid = pid;
+                state.started_at = since;
+                state.finished_at.clear();
+            })
+        });
+        drop(kept);
+        let removed = self.remove_merged();
+        if self.record.state.status == Status::Running {
+            let status = ended.as_ref().map_or(125, |ended| ended.status);
+            let (_, until) = now();
+            self.write_state(|state| {
+                state.status = Status::Exited;
+                state.pid = 0;
+                state.exit_code = status;
+                state.finished_at = until;
+            })?;
+        }
+        let ended = ended?;
+        removed?;
+        Ok(ended)
+    }
+
+    /// Corrects a record that a killed process left: nothing runs any more.
+    ///
+    /// # Errors
+    /// When the state cannot be found out.
+    pub fn settle(&mut self) -> Result<Use> {
+        let found = self.in_use()?;
+        let state = &mut self.record.state;
+        if found == Use::Idle && state.status == Status::Running {
+            state.status = Status::Exited;
+            state.pid = 0;
+            state.exit_code = 137;
+        }
+        Ok(found)
+    }
+
+    /// The descriptor of its directory.
+    pub(super) fn dir(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
