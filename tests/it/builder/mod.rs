@@ -5,6 +5,8 @@ mod clone;
 mod diff;
 mod layer_tar;
 mod limits;
+mod properties;
+mod random;
 mod room;
 mod stage;
 mod verify;
