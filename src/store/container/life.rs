@@ -4,39 +4,17 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use super::create::now;
 use super::record::Status;
 use super::{Container, Use};
 use crate::mount::unmount::unmount;
-use crate::store::runtime::{self, Ended, Network, Process, Run};
+use crate::store::runtime::{self, Ended, Network, Process, Run, kill_command};
 use crate::store::view::{Lasting, View};
 use crate::store::{self, StoreError};
 use crate::sys::{Errno, at};
 
 /// How long a command that was killed, or a view out of sight, may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Kills what the runtime `runtime` started, so that the runtime ends in good order; or itself, if that is not known.
-fn kill_command(runtime: u32) -> Result<(), Errno> {
-    let children = std::fs::read_to_string(format!("/proc/{runtime}/task/{runtime}/children"));
-    let mut targets: Vec<i32> = children
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect();
-    if targets.is_empty() {
-        targets.extend(i32::try_from(runtime));
-    }
-    for target in targets.into_iter().filter_map(Pid::from_raw) {
-        match kill_process(target, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
 
 impl Container<'_> {
     /// Mounts it on `merged`, which is made for that, until somebody unmounts it. To be called without threads.
@@ -185,8 +163,10 @@ impl Container<'_> {
         match self.in_use()? {
             Use::Idle => return Ok(()),
             Use::Mounted => drop(unmount(&self.directories().merged, true, |_| {})?),
-            Use::Running => kill_command(self.record.state.pid)
-                .map_err(StoreError::errno("end the command in", &self.path))?,
+            Use::Running => drop(
+                kill_command(self.record.state.pid)
+                    .map_err(StoreError::errno("end the command in", &self.path))?,
+            ),
         }
         let until = Instant::now() + PATIENCE;
         while self.in_use()? != Use::Idle {
