@@ -138,3 +138,31 @@ private_fuse() {
     mount --bind "$scratch/dev/fuse" /dev/fuse
     umount -l "$scratch/dev"
 }
+
+# Sets $debian to the archive of a Debian tree, with a small repository for apt inside: made once, and kept in the cache
+# directory. False if it cannot be made; $scratch/log says why.
+make_debian() {
+    local cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/plyfs-tests
+    debian=$scratch/debian.tar
+    mkdir -p "$cache"
+    if [ ! -e "$cache/debian-1.tar" ]; then
+        # shellcheck disable=SC2016 # The hook's own shell expands it.
+        mmdebstrap --quiet --variant=minbase --customize-hook='set -e
+            mkdir "$1/repo" && cd "$1/repo"
+            APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq download hello ed less bash coreutils
+            for deb in *.deb; do
+                dpkg-deb -f "$deb"
+                echo "Filename: ./$deb"
+                stat -c "Size: %s" "$deb"
+                echo "SHA256: $(sha256sum "$deb" | cut -d " " -f 1)"
+                echo
+            done >Packages
+            rm -rf "$1/etc/apt/sources.list.d"
+            echo "deb [trusted=yes] file:/repo ./" >"$1/etc/apt/sources.list"' \
+            bookworm "$cache/new.tar" "${PLYFS_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$scratch/log" 2>&1 </dev/null || return 1
+        mv "$cache/new.tar" "$cache/debian-1.tar"
+    fi
+    # Where an ordinary user can read it.
+    cp --reflink=auto "$cache/debian-1.tar" "$debian"
+    chmod 644 "$debian"
+}

@@ -56,10 +56,11 @@ thread_local! {
 impl Handler {
     /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
     pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, ttl: Duration) -> Self {
+        let lower_too = overlay.lower_is_final();
         let shared = Shared {
             overlay,
             device,
-            modes: Modes::new(backing),
+            modes: Modes::new(backing, lower_too),
             ttl,
             files: Mutex::default(),
             dirs: Mutex::default(),

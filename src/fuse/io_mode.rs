@@ -2,9 +2,9 @@
 //!
 //! The kernel keeps one mode for all opens of a node at a time: either its own page cache, with requests
 //! to this server, or one backing file; a mixture, or a second backing file, is EIO. The rule that makes
-//! a wrong backing impossible: **only a file of the upper is ever passed through**. An upper file never
-//! changes its real file again, while a lower one does when it is copied up under a reader. A node that is
-//! open in cached mode stays so until its last close, also when it was copied up in between.
+//! a wrong backing impossible: **only a file that never changes its real file is ever passed through**. That is
+//! one of the upper; one of the lower does when it is copied up under a reader, but in a read-only view it is
+//! not. A node that is open in cached mode stays so until its last close, also when it was copied up in between.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -70,15 +70,18 @@ pub enum Answered {
 pub struct Modes {
     device: Arc<OwnedFd>,
     allowed: AtomicBool,
+    lower_too: bool,
     nodes: Mutex<HashMap<NodeId, Mode>>,
 }
 
 impl Modes {
-    /// No file is passed through until [`Modes::allow`] is called.
-    pub fn new(device: OwnedFd) -> Self {
+    /// No file is passed through until [`Modes::allow`] is called; then those of the upper, and `lower_too` says
+    /// whether those of the lower.
+    pub fn new(device: OwnedFd, lower_too: bool) -> Self {
         Self {
             device: Arc::new(device),
             allowed: AtomicBool::new(false),
+            lower_too,
             nodes: Mutex::default(),
         }
     }
@@ -138,7 +141,8 @@ impl Modes {
 
     fn register(&self, open: &OpenFile, keeps_suid: bool) -> Option<Backing> {
         let has_suid = open.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
-        if !self.allowed.load(Ordering::Relaxed) || open.on_lower() || has_suid {
+        let never = has_suid || open.on_lower() && !self.lower_too;
+        if never || !self.allowed.load(Ordering::Relaxed) {
             return None;
         }
         let registered: Result<u32> =

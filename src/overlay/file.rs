@@ -175,6 +175,14 @@ impl Overlay {
         io::inode_flags(at::reopen_dir(&self.dirs.get(node, layer)?)?)
     }
 
+    /// True if no file of the lower is ever copied up, and reading one changes nothing of it, its access time
+    /// neither: a view without an upper, over a mount that is read-only (as the server's own one is).
+    pub fn lower_is_final(&self) -> bool {
+        let read_only =
+            |stat: rustix::fs::StatVfs| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+        self.work.is_none() && self.stat_fs().is_ok_and(read_only)
+    }
+
     /// Numbers of the upper's file system, or of the lower's in a view without upper (K16).
     ///
     /// # Errors

@@ -82,13 +82,7 @@ pub(super) fn build(
     let diff_id = DiffId::new(applied.diff_id);
     birth.archive_bytes = applied.archive_bytes;
 
-    let notes: Vec<(TreePath, String)> = applied
-        .changes
-        .notes
-        .list
-        .into_iter()
-        .map(|note| (note.path, note.what))
-        .collect();
+    let notes: Vec<(TreePath, String)> = applied.changes.notes.list;
     let parent_root = parent.map(Layer::root_fd).transpose()?;
     let inherited = match (parent, &parent_root) {
         (Some(parent), Some(root)) => Some(Parent {

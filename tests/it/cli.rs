@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::sys;
+
 const PLYFS: &str = env!("CARGO_BIN_EXE_plyfs");
 
 /// A directory with `l`, `u`, `w` and `m` in it; what is mounted below it goes with it.
@@ -106,6 +108,39 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_read_only_view_reads_at_native_speed_and_changes_nothing() {
+    const MIB: usize = 1 << 20;
+    let Some(house) = House::new() else { return };
+    let data: Vec<u8> = (0..4 * MIB).map(|i| (i / 4096) as u8).collect();
+    fs::write(house.path("l/big"), &data).unwrap();
+    // A read would renew an access time before the modification time.
+    sys::utimens(house.path("l/big"), (1000, 5), (2000, 6)).unwrap();
+    house.ok(&["mount", "l", "m", "--read-only"]);
+    let file = sys::open(house.path("m/big"), libc::O_RDONLY).unwrap();
+    let again = sys::open(house.path("m/big"), libc::O_RDONLY).unwrap();
+    let served = |house: &House| house.list()[0]["requests"].as_u64().unwrap();
+    let before = served(&house);
+    for at in (0..4 * MIB).step_by(4096) {
+        assert_eq!(sys::pread(&again, 4096, at as i64).unwrap(), data[at..at + 4096]);
+    }
+    let requests = served(&house) - before;
+    assert!(
+        requests < 8,
+        "{requests} requests for 4 MiB: the kernel does not read by itself"
+    );
+    let map = sys::mmap_shared(&file, 4 * MIB, false).unwrap();
+    assert_eq!(map.bytes(), data);
+    assert_eq!(
+        sys::open(house.path("m/big"), libc::O_WRONLY).map(drop),
+        Err(sys::EROFS)
+    );
+    drop((map, file, again));
+    house.ok(&["umount", "m"]);
+    let atime = sys::lstat(house.path("l/big")).map(|st| (st.st_atime, st.st_atime_nsec));
+    assert_eq!(atime, Ok((1000, 5)));
 }
 
 #[test]

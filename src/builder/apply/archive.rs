@@ -11,7 +11,7 @@ use super::record::Recorder;
 use super::sparse::Extent;
 use super::stream::{Chunks, unreadable};
 use super::tree::Tree;
-use crate::builder::{BuildError, Kind, Meta, Result, TreePath};
+use crate::builder::{BuildError, Kind, Meta, Progress, Result, TreePath};
 use crate::sys::Errno;
 use crate::sys::at;
 use crate::sys::copy;
@@ -73,8 +73,11 @@ impl<'a> Layer<'a> {
     }
 
     /// Lays all entries over the tree, and reads the archive to its last byte; answers its length.
-    pub(super) fn run(mut self) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
+    pub(super) fn run(mut self, progress: &dyn Progress) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
         while let Some(entry) = self.entries.next()? {
+            if progress.stopped() {
+                return Err(BuildError::Interrupted);
+            }
             let raw = self.entries.take_raw();
             if let Some(recorder) = &mut self.recorder {
                 recorder.raw(&raw)?;
@@ -520,21 +523,6 @@ impl<'a> Layer<'a> {
             copy::copy_data(&from, file, stat.size).map(|_| ()).map_err(call)
         })?;
         self.tree.hasher.forget(ino);
-        Ok(())
-    }
-}
-
-impl Tree<'_> {
-    /// Gives what `name` in `from` is a further name.
-    fn link(&mut self, from: &Rc<Dir>, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<()> {
-        let stat = from
-            .look(name)?
-            .ok_or_else(|| from.call("link", name, Errno::NOENT))?;
-        at::link_at(&from.fd, name, &to.fd, to_name).map_err(|errno| to.call("link", to_name, errno))?;
-        if let Some(groups) = &mut self.groups {
-            groups.add(stat.ino, from.join(name));
-            groups.add(stat.ino, to.join(to_name));
-        }
         Ok(())
     }
 }

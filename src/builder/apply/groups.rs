@@ -9,11 +9,13 @@ use roaring::RoaringTreemap;
 use super::place::Dir;
 use super::scratch::random_name;
 use super::tree::Tree;
+use crate::builder::link::Spot;
+use crate::builder::walk::{Step, Walk};
 use crate::builder::{BuildError, Kind, Meta, Result, TreePath};
 use crate::sys::at::{self, RenameHow};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::Target;
-use crate::sys::{copy, dirent};
+use crate::sys::{Errno, copy};
 
 /// Inodes with several names in the tree.
 #[derive(Debug, Default)]
@@ -29,6 +31,43 @@ impl Groups {
 }
 
 impl Tree<'_> {
+    /// Gives what `name` in `from` is a further name.
+    ///
+    /// An inode of the parent that can carry no more names, or may not be linked, is replaced by one of our own
+    /// first, so that all its names in this tree stay one file; only where that does not help a copy takes over.
+    pub(super) fn link(&mut self, from: &Rc<Dir>, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<()> {
+        let look = |dir: &Dir, name: &[u8]| {
+            dir.look(name)?
+                .ok_or_else(|| dir.call("link", name, Errno::NOENT))
+        };
+        let mut stat = look(from, name)?;
+        match at::link_at(&from.fd, name, &to.fd, to_name) {
+            Ok(()) => {}
+            Err(Errno::MLINK | Errno::PERM | Errno::XDEV | Errno::OPNOTSUPP) => {
+                if !self.made.contains(stat.ino) {
+                    self.unshare(from, name, &stat)?;
+                }
+                let spot = Spot {
+                    root: self.root,
+                    dir: to.fd.as_fd(),
+                    dir_path: &to.path,
+                    name: to_name,
+                };
+                self.linker.link(from.fd.as_fd(), name, &spot)?;
+                stat = look(to, to_name)?;
+                if self.made.insert(stat.ino) {
+                    self.hasher.forget(stat.ino);
+                }
+            }
+            Err(errno) => return Err(to.call("link", to_name, errno)),
+        }
+        if let Some(groups) = &mut self.groups {
+            groups.add(stat.ino, from.join(name));
+            groups.add(stat.ino, to.join(to_name));
+        }
+        Ok(())
+    }
+
     /// Replaces an inode of the parent by a copy that is this tree's own, under all names it has in the tree.
     ///
     /// `name` in `dir` is one of them, and `stat` what it is.
@@ -77,50 +116,43 @@ impl Tree<'_> {
         Ok(others)
     }
 
-    /// Finds all inodes of several names, by reading each directory twice: once to count, once to collect.
+    /// Finds all inodes of several names, by walking the tree twice: once to count, once to collect.
     fn scan(&mut self) -> Result<Groups> {
         let (mut once, mut often) = (RoaringTreemap::new(), RoaringTreemap::new());
-        self.each_name(&mut |_, _, ino| {
+        self.each_name(&mut |_, ino| {
             if !once.insert(ino) {
                 often.insert(ino);
             }
         })?;
         let mut groups = Groups::default();
         if !often.is_empty() {
-            self.each_name(&mut |dir, name, ino| {
+            self.each_name(&mut |step, ino| {
                 if often.contains(ino) {
-                    groups.add(ino, dir.join(name));
+                    groups.add(ino, step.path());
                 }
             })?;
         }
         Ok(groups)
     }
 
-    /// Calls `each` for all names in the tree that are no directories: the directory's path, the name, the inode.
-    fn each_name(&mut self, each: &mut dyn FnMut(&TreePath, &[u8], u64)) -> Result<()> {
-        let mut todo = vec![TreePath::root()];
-        while let Some(path) = todo.pop() {
-            let Some(dir) = self.places.find_plain(&path)? else {
-                continue;
-            };
-            let call = |errno| dir.call("list", b"", errno);
-            let list = at::reopen_dir(&dir.fd).map_err(call)?;
-            dirent::read_names(&list, |entry| {
-                let is_dir = match entry.kind {
-                    0 => stat::stat_at(&dir.fd, &entry.name)?.is_dir(),
-                    kind => kind == libc::S_IFDIR,
-                };
-                if self.is_aside(&dir, &entry.name) {
-                    return Ok(true);
+    /// Calls `each` for all names in the tree that are no directories, with their inode number.
+    fn each_name(&mut self, each: &mut dyn FnMut(&Step<'_>, u64)) -> Result<()> {
+        let root = self.places.root();
+        let mut walk = Walk::new(root.fd.as_fd())?;
+        while let Some(step) = walk.advance()? {
+            if step.kind != Kind::Directory {
+                // Not what the listing says: on some file systems that is another number.
+                let stat = stat::stat_at(step.dir, step.name).map_err(|errno| BuildError::Call {
+                    what: "look at",
+                    path: step.path(),
+                    errno,
+                })?;
+                if stat.nlink > 1 {
+                    each(&step, stat.ino);
                 }
-                if is_dir {
-                    todo.push(path.join(&entry.name));
-                } else {
-                    each(&path, &entry.name, entry.ino);
-                }
-                Ok(true)
-            })
-            .map_err(call)?;
+            } else if step.depth > 1 || !self.is_aside(&root, step.name) {
+                walk.enter()?;
+            }
         }
         Ok(())
     }

@@ -22,23 +22,25 @@ mod options;
 mod pax;
 mod place;
 mod record;
-mod remove;
 mod scratch;
 mod sparse;
 mod stream;
 mod tree;
+mod upper;
 
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 pub use hashes::Hashes;
-pub use options::{Applied, ApplyOptions, Changes, Limits, Note, Notes, Owners};
+pub use options::{Applied, ApplyOptions, Changes, Limits, Notes, Owners};
 pub use sparse::Extent;
 pub use stream::decompressed;
 
 use super::{BuildError, Progress, Result};
 
 /// Lays a layer archive over the tree below `root`: plain, gzip or zstd, told by its first bytes.
+///
+/// `progress` counts the bytes read of the archive, as it comes.
 ///
 /// The tree is of no use after an error: whoever calls this makes it in a temporary place.
 ///
@@ -68,7 +70,7 @@ pub fn apply_tar(
         };
         let laid = stream::unpacked(archive, progress, |chunks| {
             let tree = tree::Tree::new(root, rules.limits, owners, hasher)?;
-            archive::Layer::new(tree, chunks, rules)?.run()
+            archive::Layer::new(tree, chunks, rules)?.run(progress)
         });
         let laid = laid.map(|((mut tree, recorder, length), digest)| {
             tree.hasher = hashes::Hasher::none();
@@ -104,6 +106,60 @@ pub fn apply_tar(
             hashes: hashes?,
             notes: tree.notes,
         },
+    })
+}
+
+/// Lays the upper directory of a mount over the tree below `root`: whiteouts remove, opaque directories take the
+/// place of what was there, everything else is copied with all metadata (blocks shared where the file system can).
+/// The private marks of an overlay are not copied. `progress` counts objects.
+///
+/// # Errors
+/// For files that are written meanwhile, marks that are not read (redirects, files without data), names that would be
+/// marks in an archive, limits; and for calls that fail.
+pub fn apply_upper(
+    root: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    options: &ApplyOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Changes> {
+    lay(
+        root,
+        upper,
+        upper::Source::Upper(options.namespace),
+        options,
+        progress,
+    )
+}
+
+/// Lays a plain directory over the tree below `root`: everything in it takes the place of what has its name, but
+/// directories join.
+///
+/// # Errors
+/// As [`apply_upper`].
+pub fn apply_directory(
+    root: BorrowedFd<'_>,
+    from: BorrowedFd<'_>,
+    options: &ApplyOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Changes> {
+    lay(root, from, upper::Source::Plain, options, progress)
+}
+
+fn lay(
+    root: BorrowedFd<'_>,
+    from: BorrowedFd<'_>,
+    source: upper::Source,
+    options: &ApplyOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Changes> {
+    let mut tree = tree::Tree::new(root, options.limits, options.owners, hashes::Hasher::none())?;
+    upper::lay(&mut tree, from, source, options.skip_devices, progress)?;
+    tree.finish()?;
+    Ok(Changes {
+        entries: tree.entries,
+        file_bytes: tree.file_bytes,
+        hashes: Hashes::default(),
+        notes: tree.notes,
     })
 }
 

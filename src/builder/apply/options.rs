@@ -54,20 +54,11 @@ pub struct ApplyOptions<'a> {
     pub namespace: Option<Namespace>,
 }
 
-/// Something in the changes that is not in the tree, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// The object.
-    pub path: TreePath,
-    /// What was left out.
-    pub what: String,
-}
-
-/// Notes; only the first ten thousand are kept.
+/// What of the changes is not in the tree, and why. Only the first ten thousand are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The first.
-    pub list: Vec<Note>,
+    /// The first: the object, and what was left out.
+    pub list: Vec<(TreePath, String)>,
     /// How many more there are.
     pub more: u64,
 }
@@ -80,10 +71,7 @@ impl Notes {
             self.more = self.more.saturating_add(1);
             return;
         }
-        self.list.push(Note {
-            path: path.clone(),
-            what: what.into(),
-        });
+        self.list.push((path.clone(), what.into()));
     }
 }
 

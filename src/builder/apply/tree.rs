@@ -11,6 +11,9 @@ use super::names::Names;
 use super::options::{Limits, Notes, Owners};
 use super::place::{DEFAULT_ACL, Dir, Places};
 use super::scratch::{Spool, random_name};
+use crate::builder::link::Linker;
+use crate::builder::remove::remove_tree;
+use crate::builder::walk::Walk;
 use crate::builder::{BuildError, Kind, Meta, Result, TreePath};
 use crate::sys::at::{self, RenameHow, SetTime};
 use crate::sys::stat::{self, Stat, Time};
@@ -42,6 +45,7 @@ pub(super) struct Tree<'a> {
     pub(super) buried: RoaringTreemap,
     aside: Option<(Vec<u8>, Rc<Dir>)>,
     pub(super) groups: Option<super::groups::Groups>,
+    pub(super) linker: Linker,
 }
 
 impl<'a> Tree<'a> {
@@ -65,6 +69,7 @@ impl<'a> Tree<'a> {
             buried: RoaringTreemap::new(),
             aside: None,
             groups: None,
+            linker: Linker::new(),
         })
     }
 
@@ -191,8 +196,7 @@ impl<'a> Tree<'a> {
         if let Some((name, dir)) = self.aside.take() {
             let root = self.places.root();
             drop(dir);
-            self.precious.clear();
-            self.remove_tree(&root, &name)?;
+            remove_tree(root.fd.as_fd(), &name)?;
         }
         self.places.forget();
         let times = std::mem::replace(&mut self.times, Spool::new(self.root)?);
@@ -235,7 +239,7 @@ impl<'a> Tree<'a> {
         };
         self.touch(dir)?;
         if stat.is_dir() {
-            self.remove_tree(dir, name)?;
+            self.remove_directory(dir, name)?;
             self.places.forget();
         } else {
             self.remove_name(dir.fd.as_fd(), name, stat.ino, &dir.path)?;
@@ -285,11 +289,25 @@ impl<'a> Tree<'a> {
         dir.path.is_root() && self.aside.as_ref().is_some_and(|(aside, _)| aside == name)
     }
 
-    /// Removes a directory and all that is in it, to any depth, with few open descriptors.
-    pub(super) fn remove_tree(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
-        super::remove::tree(dir, name, self.privileged, &mut |within, name, ino, path| {
-            self.remove_name(within, name, ino, path)
-        })
+    /// Removes a directory and all that is in it, to any depth; precious data is set aside.
+    fn remove_directory(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
+        if !self.precious.is_empty() {
+            let call = |errno| dir.call("open", name, errno);
+            let fd = at::open_dir_path(&dir.fd, name).map_err(call)?;
+            let path = dir.join(name);
+            let mut walk = Walk::new(fd.as_fd())?;
+            while let Some(step) = walk.advance()? {
+                if step.kind == Kind::File {
+                    let stat = stat::stat_at(step.dir, step.name).map_err(call)?;
+                    if self.precious.contains(stat.ino) {
+                        self.remove_name(step.dir, step.name, stat.ino, &path)?;
+                    }
+                } else if step.kind == Kind::Directory {
+                    walk.enter()?;
+                }
+            }
+        }
+        remove_tree(dir.fd.as_fd(), name)
     }
 
     /// Makes a directory.

@@ -55,11 +55,11 @@ impl Object<'_> {
         self.found.layer == super::side::Layer::Top
     }
 
-    /// Everything about it, with attributes as the view shows them.
+    /// Everything about it, with the attributes under the names that an archive has.
     pub fn meta(&self) -> Result<Meta> {
         match (&self.meta, self.seen) {
             (Some(meta), _) => Ok(meta.clone()),
-            (None, Some(seen)) => self.rules.meta(seen.target, seen.found, &self.path),
+            (None, Some(seen)) => self.rules.meta(seen, &self.path),
             (None, None) => Err(compare::moved(&self.path)),
         }
     }
@@ -183,7 +183,7 @@ impl Visitor for Teller<'_> {
             let untold = if letter.is_some() || path.is_root() {
                 None
             } else {
-                Some(self.rules.meta(new.target, new.found, path)?)
+                Some(self.rules.meta(new, path)?)
             };
             self.inside.push(Inside {
                 path: path.clone(),

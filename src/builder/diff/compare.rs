@@ -56,8 +56,10 @@ pub(super) fn compare(
     if kind == Kind::Symlink {
         tell(target(old, path)? != target(new, path)?, Difference::Target);
     }
-    let attributes = |seen: Seen<'_>| rules.meta(seen.target, seen.found, path).map(|meta| meta.xattrs);
-    tell(attributes(old)? != attributes(new)?, Difference::Xattrs);
+    tell(
+        rules.xattrs(old, path)? != rules.xattrs(new, path)?,
+        Difference::Xattrs,
+    );
     tell(linked, Difference::Links);
     if kind == Kind::File && differences.is_empty() && !same_data(old, new, path)? {
         differences.push(Difference::Content);

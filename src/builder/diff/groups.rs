@@ -5,9 +5,11 @@
 //! apart all parts but one.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 
-use super::side::{Found, Rules, Views};
+use super::side::{Found, Layer, Rules, Seen, Views};
 use super::walk::{Pair, Visitor, walk};
+use crate::builder::walk::Walk;
 use crate::builder::{Kind, Result};
 
 /// An inode: device and number.
@@ -36,8 +38,10 @@ impl Groups {
             rules: &views.rules,
             pairs: Vec::new(),
             elsewhere: HashMap::new(),
+            unchanged: HashSet::new(),
         };
         walk(views, &mut names)?;
+        names.search(views)?;
         Ok(names.sort())
     }
 
@@ -57,13 +61,15 @@ struct Names<'a> {
     rules: &'a Rules<'a>,
     /// New and old inode of each.
     pairs: Vec<(Option<Id>, Option<Id>)>,
-    /// How many names an old inode has in its tree, where names are not looked at.
+    /// How many names an old inode has in its tree, where not all names are looked at.
     elsewhere: HashMap<Id, u32>,
+    /// Inodes of the lower that are copied up and, as far as that tells, unchanged.
+    unchanged: HashSet<Id>,
 }
 
 impl Visitor for Names<'_> {
     fn pair(&mut self, pair: &Pair<'_>) -> Result<()> {
-        let object = |seen: &Option<super::side::Seen<'_>>| {
+        let object = |seen: &Option<Seen<'_>>| {
             seen.map(|seen| *seen.found)
                 .filter(|found| found.kind != Kind::Directory)
         };
@@ -72,6 +78,11 @@ impl Visitor for Names<'_> {
         if linked(&old) || linked(&new) {
             if let Some(old) = old.filter(|_| self.rules.overlay()) {
                 self.elsewhere.insert(id(&old), self.rules.names_of(&old));
+                let same =
+                    new.is_some_and(|new| (new.stat.size, new.stat.mtime) == (old.stat.size, old.stat.mtime));
+                if same && old.layer == Layer::Base {
+                    self.unchanged.insert(id(&old));
+                }
             }
             self.pairs
                 .push((new.map(|found| id(&found)), old.map(|found| id(&found))));
@@ -81,8 +92,61 @@ impl Visitor for Names<'_> {
 }
 
 impl Names<'_> {
+    /// Counts the names of unchanged files in the lower, where only link counts are known and they are too high
+    /// for the names that were met: other trees may share the file.
+    fn search(&mut self, views: &Views<'_>) -> Result<()> {
+        if !self.rules.guesses() {
+            return Ok(());
+        }
+        let mut met = HashMap::<Id, u32>::new();
+        for old in self.pairs.iter().filter_map(|(_, old)| *old) {
+            let count = met.entry(old).or_default();
+            *count = count.saturating_add(1);
+        }
+        let all = |id: &Id| self.elsewhere.get(id) > met.get(id);
+        let mut wanted: HashMap<u64, (Id, u32)> = self
+            .unchanged
+            .iter()
+            .filter(|id| all(id))
+            .map(|id| (id.1, (*id, 0)))
+            .collect();
+        let (false, Some(lower)) = (wanted.is_empty(), &views.new.base) else {
+            return Ok(());
+        };
+        let mut tree = Walk::new(lower.as_fd())?;
+        while let Some(step) = tree.advance()? {
+            if step.kind == Kind::Directory {
+                tree.enter()?;
+            } else if let Some((_, count)) = wanted.get_mut(&step.ino) {
+                *count = count.saturating_add(1);
+            }
+        }
+        self.elsewhere.extend(wanted.into_values());
+        Ok(())
+    }
+
     fn sort(mut self) -> Groups {
         let mut groups = Groups::default();
+        // Stable: the names of a group stay in the order of the walk.
+        self.pairs.sort_by_key(|(_, old)| *old);
+        for group in self.pairs.chunk_by(|a, b| a.1 == b.1) {
+            let Some((_, Some(old))) = group.first() else {
+                continue;
+            };
+            let names = u32::try_from(group.len()).unwrap_or(u32::MAX);
+            let parts = group.iter().filter_map(|(new, _)| *new);
+            // The part that stays where it is: the one that still is the old inode, also outside of what was
+            // looked at; else that of the first name.
+            let outside = self.elsewhere.get(old).is_some_and(|all| *all > names);
+            let stays = if outside || parts.clone().any(|new| new == *old) {
+                Some(*old)
+            } else {
+                parts.clone().next()
+            };
+            groups
+                .split
+                .extend(parts.filter(|new| Some(*new) != stays).map(|new| (*old, new)));
+        }
         self.pairs.sort_unstable();
         for group in self.pairs.chunk_by(|a, b| a.0 == b.0) {
             let [(Some(new), first), _, ..] = group else {
@@ -92,23 +156,6 @@ impl Names<'_> {
             if first.is_none() || group.iter().any(|(_, old)| old != first) {
                 groups.joined.insert(*new);
             }
-        }
-        self.pairs.sort_unstable_by_key(|(new, old)| (*old, *new));
-        for group in self.pairs.chunk_by(|a, b| a.1 == b.1) {
-            let Some((_, Some(old))) = group.first() else {
-                continue;
-            };
-            let names = u32::try_from(group.len()).unwrap_or(u32::MAX);
-            let parts: Vec<Id> = group.iter().filter_map(|(new, _)| *new).collect();
-            // The part that stays where it is: the one that still is the old inode, also outside of what was
-            // looked at; else any.
-            let stays = if self.elsewhere.get(old).is_some_and(|all| *all > names) || parts.contains(old) {
-                Some(*old)
-            } else {
-                parts.first().copied()
-            };
-            let left = parts.into_iter().filter(|new| Some(*new) != stays);
-            groups.split.extend(left.map(|new| (*old, new)));
         }
         groups
     }

@@ -106,6 +106,9 @@ pub struct Change {
     pub differences: Vec<Difference>,
 }
 
+/// Tells how many names an inode has in its tree.
+pub type Names<'a> = dyn Fn(u64) -> u32 + Sync + 'a;
+
 /// An upper directory and what it lies over.
 #[derive(Clone, Copy)]
 pub struct Upper<'a> {
@@ -118,9 +121,9 @@ pub struct Upper<'a> {
     /// In which namespace the mount keeps its marks; with `None` it is told by the marks of the upper's root,
     /// and where that has none either namespace is taken.
     pub namespace: Option<Namespace>,
-    /// How many names an inode of the lower has in the lower's tree (`Links::names_of`). Without it the link
-    /// count is taken, which is too high where trees share files.
-    pub names: Option<&'a dyn Fn(u64) -> u32>,
+    /// How many names an inode of the lower has in the lower's tree (`Links::names_of`). Without it the lower is
+    /// searched for the other names of a file that was copied up and not changed, if it has a link count.
+    pub names: Option<&'a Names<'a>>,
 }
 
 /// Tells each change from the tree `old` to the tree `new`, directories before what is below them, names in
@@ -141,7 +144,7 @@ pub fn diff_trees(
 
 /// Tells each change that an upper makes to its lower, in the order of [`diff_trees`].
 ///
-/// Costs the size of the upper, not of the lower.
+/// Costs the size of the upper, not of the lower (but see [`Upper::names`]).
 ///
 /// # Errors
 /// As [`diff_trees`]; marks of `metacopy` or `redirect_dir`, whose data lies elsewhere.

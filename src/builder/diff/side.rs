@@ -1,10 +1,11 @@
 //! One of the two views that are compared: a plain tree, or a writable layer over a lower tree.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::Upper;
 use super::walk::call;
-use crate::builder::{BuildError, Kind, Meta, Result, TreePath};
+use super::{Names, Upper};
+use crate::builder::{BuildError, Kind, Meta, Result, TreePath, Xattr};
 use crate::format::{Marks, Namespace};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
@@ -25,7 +26,7 @@ pub(super) struct Rules<'a> {
     /// The namespaces of overlay marks that mean something; none for plain trees.
     namespaces: Vec<Namespace>,
     /// How many names an inode of the lower has in its tree.
-    names: Option<&'a dyn Fn(u64) -> u32>,
+    names: Option<&'a Names<'a>>,
 }
 
 /// One directory of a view: the layers that take part in it.
@@ -138,6 +139,11 @@ impl Rules<'_> {
         !self.namespaces.is_empty()
     }
 
+    /// True where link counts stand for the number of names in the tree, though other trees may share the file.
+    pub(super) fn guesses(&self) -> bool {
+        self.overlay() && self.names.is_none()
+    }
+
     /// True for an object that has, or may have, more names in its tree than this one.
     pub(super) fn linked(&self, found: &Found) -> bool {
         self.names_of(found) > 1
@@ -166,19 +172,53 @@ impl Rules<'_> {
         Ok(marks)
     }
 
-    /// Everything about an object, with the attributes as the view shows them.
-    pub(super) fn meta(&self, target: Target<'_>, found: &Found, path: &TreePath) -> Result<Meta> {
-        let mut meta = Meta::read(target, &found.stat).map_err(call("read the attributes of", path))?;
+    /// The attributes of an object as the view shows them.
+    pub(super) fn xattrs(&self, seen: Seen<'_>, path: &TreePath) -> Result<Vec<Xattr>> {
+        let mut xattrs = self.raw_meta(seen, path)?.xattrs;
         for namespace in &self.namespaces {
-            meta.xattrs.retain_mut(|attribute| {
-                let shown = namespace
-                    .to_view(&attribute.name)
-                    .map(std::borrow::Cow::into_owned);
+            xattrs.retain_mut(|attribute| {
+                let shown = namespace.to_view(&attribute.name).map(Cow::into_owned);
                 shown.map(|name| attribute.name = name).is_some()
             });
         }
+        xattrs.sort_unstable();
+        Ok(xattrs)
+    }
+
+    /// Everything about an object, with the attributes under the names that an archive has.
+    ///
+    /// In the trees of layers the marks of both namespaces are escaped, since a layer is data; an archive has
+    /// the names without the escape.
+    pub(super) fn meta(&self, seen: Seen<'_>, path: &TreePath) -> Result<Meta> {
+        let mut meta = self.raw_meta(seen, path)?;
+        for namespace in [Namespace::Trusted, Namespace::User] {
+            let marks = self.namespaces.contains(&namespace);
+            meta.xattrs.retain_mut(|attribute| {
+                match namespace.to_view(&attribute.name).map(Cow::into_owned) {
+                    Some(name) => {
+                        attribute.name = name;
+                        true
+                    }
+                    None => !marks,
+                }
+            });
+        }
         meta.xattrs.sort_unstable();
-        Ok(meta)
+        let twice = |pair: &[Xattr]| match pair {
+            [a, b] if a.name == b.name => Some(a.name.escape_ascii().to_string()),
+            _ => None,
+        };
+        match meta.xattrs.windows(2).find_map(twice) {
+            None => Ok(meta),
+            Some(name) => Err(BuildError::Refused {
+                path: path.clone(),
+                reason: format!("has the extended attribute '{name}' in both its forms; remove one"),
+            }),
+        }
+    }
+
+    fn raw_meta(&self, seen: Seen<'_>, path: &TreePath) -> Result<Meta> {
+        Meta::read(seen.target, &seen.found.stat).map_err(call("read the attributes of", path))
     }
 
     /// What a view's root shows.

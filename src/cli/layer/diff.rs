@@ -101,7 +101,7 @@ impl DiffArgs {
             lower: below.as_fd(),
             init: init.as_ref().map(AsFd::as_fd),
             namespace: self.userxattr.then_some(Namespace::User),
-            names: names.as_ref().map(|names| names as &dyn Fn(u64) -> u32),
+            names: names.as_ref().map(|names| names as &diff::Names<'_>),
         }))
     }
 

@@ -153,7 +153,7 @@ impl<'a> Origin<'a> {
         let root = self.tree.open(from, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let to = additions.directory_at(to)?;
         let meta = self.meta(Target::Fd(root.as_fd()), &selected.stat, from, changes)?;
-        additions.directory(&to, meta, changes.replace_directories && !to.is_root())?;
+        additions.directory(&to, meta, false)?;
         let mut walk = Walk::new(root.as_fd())?;
         let mut levels = vec![Level { to, waiting: None }];
         while let Some(step) = walk.advance()? {

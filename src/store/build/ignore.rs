@@ -20,6 +20,11 @@ pub struct Ignore {
 }
 
 impl Ignore {
+    /// No rules.
+    pub const fn nothing() -> Self {
+        Self { rules: Vec::new() }
+    }
+
     /// Reads the text of an ignore file.
     ///
     /// # Errors

@@ -56,7 +56,8 @@ impl<'a> Scratch<'a> {
             volumes,
             network,
             read_only: false,
-            volatile: false,
+            // What is kept becomes a layer, which is brought to disk then.
+            volatile: true,
         })
     }
 

@@ -63,7 +63,9 @@ fn try_upper(upper: &Path, lower: &Path, how: How<'_>) -> Result<Vec<String>, Bu
             lower: lower.as_fd(),
             init: init.as_ref().map(AsFd::as_fd),
             namespace: how.namespace,
-            names: names.as_ref().map(|names| names as &dyn Fn(u64) -> u32),
+            names: names
+                .as_ref()
+                .map(|names| names as &plyfs::builder::diff::Names<'_>),
         },
         &mut |change| {
             lines.push(line(&change));
@@ -570,6 +572,12 @@ fn a_name_copied_out_of_a_group_of_the_lower() {
     );
     let lines = try_upper(&layers.upper, &layers.lower, with(2)).unwrap();
     assert_eq!(lines, ["C /a (links)"]);
+    // Without the record the lower is searched: names in other trees do not count.
+    let shared = planted(&[file("a", "1"), dir("d"), file("d/b", "1")], &[file("a", "1")]);
+    link(shared.base(), "l/a", "w/a");
+    assert!(upper(&shared.upper, &shared.lower).is_empty());
+    link(&shared.lower, "a", "d/c");
+    assert_eq!(upper(&shared.upper, &shared.lower), ["C /a (links)"]);
     // Both names, a group again.
     let group = [file("a", "1"), hard("b", "a")];
     let layers = planted(&group, &group);

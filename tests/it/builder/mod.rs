@@ -1,3 +1,4 @@
 //! The builder on plain directories.
 
 mod diff;
+mod layer_tar;

@@ -9,8 +9,10 @@
 //! `PLYFS_ORACLES_OURS=podman|docker|umoci` lets one of them stand in for plyfs, to prove the comparison itself.
 
 mod accepted;
+mod changes;
 mod compare;
 mod programs;
+mod saved;
 
 use std::path::Path;
 
@@ -54,6 +56,26 @@ enum Outcome {
     Refused(String),
 }
 
+/// A program, where it can run.
+struct Ready(Option<Box<dyn Program>>);
+
+fn ready(oracle: Oracle, scratch: &Scratch) -> Ready {
+    match oracle.start(scratch) {
+        Ok(program) => Ready(Some(program)),
+        Err(why) => {
+            missing(oracle.name(), &why);
+            Ready(None)
+        }
+    }
+}
+
+/// A program is not there: that is a failure where it is required, else a skipped test.
+fn missing(name: &str, why: &str) {
+    let required = std::env::var_os("PLYFS_ORACLES").is_some_and(|word| word == "required");
+    assert!(!required, "{name} is required: {why}");
+    skip(&format!("the comparison with {name}"), why);
+}
+
 /// Loads every image with plyfs and with the oracle, and complains of every difference that is not accepted, and of
 /// every accepted one that is not there.
 fn compare_with(oracle: Oracle) {
@@ -61,12 +83,8 @@ fn compare_with(oracle: Oracle) {
         return;
     }
     let scratch = Scratch::new(oracle.name());
-    let theirs = match oracle.start(&scratch) {
-        Ok(program) => program,
-        Err(why) if std::env::var_os("PLYFS_ORACLES").is_some_and(|word| word == "required") => {
-            panic!("{} is required: {why}", oracle.name());
-        }
-        Err(why) => return skip(&format!("the comparison with {}", oracle.name()), &why),
+    let Ready(Some(theirs)) = ready(oracle, &scratch) else {
+        return;
     };
     let ours_is = Oracle::ours();
     let ours = ours_is.start(&scratch).unwrap();
