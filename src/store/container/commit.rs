@@ -16,7 +16,7 @@ use crate::store::build::config::Config;
 use crate::store::build::expand::expand;
 use crate::store::build::parse::{Command, Instruction, parse};
 use crate::store::view::{Lasting, View};
-use crate::store::{Image, ImageId, Name, Result, Store, StoreError, TmpDir};
+use crate::store::{Image, ImageId, Name, Result, StoreError, TmpDir};
 
 /// What a commit is to say, beside the changes.
 #[derive(Debug, Clone, Default)]
@@ -309,17 +309,4 @@ fn change(config: &mut Config, text: &str) -> Result<()> {
 /// A value without its quotes, and with the variables that the image has.
 fn plain(config: &Config, text: &str) -> std::result::Result<String, String> {
     expand(text, '\\', &|name| config.env_of(name))
-}
-
-/// The container's image, for messages: its name now, or its id.
-pub(super) fn image_name(store: &Store, record: &super::Record) -> String {
-    match store.image(&record.config.image) {
-        Ok(image) if image.id().to_string() == record.image => record.config.image.clone(),
-        _ => record
-            .image
-            .trim_start_matches("sha256:")
-            .get(..12)
-            .unwrap_or_default()
-            .to_owned(),
-    }
 }
