@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 
+pub(super) use ls::short as short_id;
 pub(super) use rm::list as list_removal;
 
 const EXAMPLES: &str = "\

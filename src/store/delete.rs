@@ -184,7 +184,7 @@ mod tests {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(dir.join("f"), b"").unwrap();
             std::fs::hard_link(dir.join("f"), place.path().join(format!("kept-{n}"))).unwrap();
-            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         assert_eq!(delete_tree(open(place.path()).as_fd(), b"t").unwrap().inodes, 301);
         assert!(!place.path().join("t").exists());
