@@ -3,6 +3,7 @@
 //! - [`pack`]: images made here, packed in every shape that tools write.
 //! - [`shop`]: a store in a temporary directory, and the commands on it.
 
+mod containers;
 mod images;
 mod pack;
 mod shop;
