@@ -71,7 +71,7 @@ pub fn apply_tar(
         };
         let laid = stream::unpacked(archive, progress, |chunks| {
             let tree = tree::Tree::new(root, rules.limits, owners, hasher)?;
-            archive::Layer::new(tree, chunks, rules)?.run(progress)
+            archive::Layer::new(tree, chunks, rules, progress)?.run()
         });
         let laid = laid.map(|((mut tree, recorder, length), digest)| {
             tree.hasher = hashes::Hasher::none();
