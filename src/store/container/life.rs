@@ -160,22 +160,27 @@ impl Container<'_> {
     /// # Errors
     /// When it is still in use after that.
     pub fn release(&self) -> store::Result<()> {
-        match self.in_use()? {
-            Use::Idle => return Ok(()),
-            Use::Mounted => drop(unmount(&self.directories().merged, true, |_| {})?),
-            Use::Running => drop(
-                kill_command(self.record.state.pid)
-                    .map_err(StoreError::errno("end the command in", &self.path))?,
-            ),
-        }
         let until = Instant::now() + PATIENCE;
-        while self.in_use()? != Use::Idle {
+        let mut unmounted = false;
+        loop {
+            match self.in_use()? {
+                Use::Idle => return Ok(()),
+                // Again and again: the runtime may be just about to start it.
+                Use::Running => drop(
+                    kill_command(self.record.state.pid)
+                        .map_err(StoreError::errno("end the command in", &self.path))?,
+                ),
+                Use::Mounted if !unmounted => {
+                    unmount(&self.directories().merged, true, |_| {})?;
+                    unmounted = true;
+                }
+                Use::Mounted => {}
+            }
             if Instant::now() > until {
                 return Err(self.error("is still in use", "somebody works in its view; end that"));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// Corrects a record that a killed process left: nothing runs any more.

@@ -19,6 +19,7 @@
 mod guard;
 mod program;
 mod spec;
+mod streams;
 mod user;
 
 use std::fs::File;
@@ -170,6 +171,7 @@ fn execute(
         command.stdin(Stdio::null());
     }
     crate::sys::namespaces::start_apart(&mut command, runtime.hides_cgroups());
+    let owners = streams::Owners::remember();
     let mut guard = guard::Guard::start(bundle)?;
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2])
         .map_err(StoreError::io("handle signals for", bundle))?;
@@ -197,6 +199,7 @@ fn execute(
         .wait()
         .map_err(StoreError::io("wait for the runtime", &runtime.path));
     guard.done();
+    owners.restore();
     handle.close();
     if passing?.join().is_err() {
         log::debug!("the thread that passes signals on broke");
