@@ -340,7 +340,8 @@ pub fn blob(data: &[u8]) -> (String, Member) {
 /// A layout of these blobs, with an index of these descriptors.
 pub fn layout(mut blobs: Members, index: &[Value]) -> Members {
     let index = json!({"schemaVersion": 2, "manifests": index});
-    blobs.dedup();
+    let mut there = std::collections::HashSet::new();
+    blobs.retain(|(name, _)| there.insert(name.clone()));
     blobs.push((
         "oci-layout".into(),
         Member::File(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
