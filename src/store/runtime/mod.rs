@@ -63,6 +63,8 @@ pub struct Run<'a> {
     pub store: &'a Store,
     /// Lower, upper and work, and an empty directory to mount on.
     pub directories: Directories,
+    /// What `mount` shows as the view's source; its lower, if nothing is said.
+    pub source: Option<String>,
     /// The command.
     pub process: Process,
     /// The host name it sees.
@@ -119,7 +121,12 @@ pub fn run_in(run: &Run<'_>, started: impl FnOnce(u32) -> Result<()>) -> Result<
     } else {
         Lasting::WithProcess
     };
-    let view = View::mount(run.directories.clone(), lasting, false)?;
+    let view = View::mount(
+        run.directories.clone(),
+        run.source.clone().map(Into::into),
+        lasting,
+        false,
+    )?;
     // From here on this process may hold what the server must not.
     let ended = in_view(run, &runtime, view.path(), started);
     let unmounted = view.unmount();
@@ -148,7 +155,7 @@ fn in_view(
             .and_then(|fd| crate::sys::at::chmod_fd(fd, 0o644))
             .map_err(StoreError::errno("change the mode of", path.join(name)))?;
     }
-    let ended = execute(run, runtime, &path, started);
+    let ended = execute(run, runtime, &bundle, started);
     bundle.remove()?;
     ended
 }
@@ -157,9 +164,12 @@ fn in_view(
 fn execute(
     run: &Run<'_>,
     runtime: &program::Runtime,
-    bundle: &Path,
+    bundle: &TmpDir,
     started: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Ended> {
+    // The runtime keeps the bundle's lock, so that nobody deletes it while that runs.
+    let lock = bundle.dir()?;
+    let bundle = bundle.path();
     let log: PathBuf = bundle.join("log");
     let mut command = Command::new(&runtime.path);
     command.arg("--root").arg(bundle.join("state"));
@@ -170,7 +180,7 @@ fn execute(
     if !run.process.stdin && !run.process.tty {
         command.stdin(Stdio::null());
     }
-    crate::sys::namespaces::start_apart(&mut command, runtime.hides_cgroups());
+    crate::sys::namespaces::start_apart(&mut command, runtime.hides_cgroups(), lock);
     let owners = streams::Owners::remember();
     let mut guard = guard::Guard::start(bundle)?;
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2])

@@ -70,7 +70,7 @@ fn an_export_is_the_merged_tree() {
     let again = yard.shop.run(&["container", "export", "one"]);
     assert!(again.status.success(), "{again:?}");
     assert_eq!(again.stdout, std::fs::read(&out).unwrap());
-    assert_eq!(mounts_below(&yard.shop.path("")), [PathBuf::new(); 0]);
+    assert!(mounts_below(&yard.shop.path("")).is_empty());
     assert!(!yard.data("one", "MergedDir").exists());
 }
 

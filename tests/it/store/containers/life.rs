@@ -70,7 +70,7 @@ fn a_mount_in_use_keeps_everything_and_a_killed_one_frees_it() {
     wait_until("the removal after a killed server", || {
         yard.run(&["container", "rm", "one"]).0 == Some(0)
     });
-    assert_eq!(mounts_below(&yard.shop.path("")), [PathBuf::new(); 0]);
+    assert!(mounts_below(&yard.shop.path("")).is_empty());
     yard.ok(&["image", "rm", "base:1"]);
     yard.has_no_halves();
 }
