@@ -7,6 +7,7 @@ mod generate;
 mod image;
 mod inspect;
 mod layer;
+mod limits;
 mod list;
 mod mount;
 mod output;
