@@ -2,5 +2,6 @@
 
 mod apply;
 mod diff;
+mod hostile;
 mod layer_tar;
 mod stage;
