@@ -14,7 +14,7 @@ use super::doubt;
 use super::lock::{still_named, try_exclusive, wait};
 use super::{Result, Store, StoreError};
 use crate::sys::at::RenameHow;
-use crate::sys::{self, Errno, at, dirent, io};
+use crate::sys::{self, Errno, at, dirent, io, stat};
 
 /// A directory in `tmp/`: deleted when this is dropped, unless it was published.
 #[derive(Debug)]
@@ -178,11 +178,16 @@ impl TmpDir {
         self.delete()
     }
 
+    /// What was in it counts as freed, but not the directory itself.
     fn delete(&mut self) -> Result<Freed> {
-        if self.dir.take().is_none() {
+        let Some(dir) = self.dir.take() else {
             return Ok(Freed::default());
-        }
-        delete_tree(self.tmp.as_fd(), self.name.as_bytes()).map_err(StoreError::errno("delete", &self.path))
+        };
+        let failed = || StoreError::errno("delete", &self.path);
+        let own = Freed::of(&stat::stat_fd(&dir).map_err(failed())?);
+        delete_tree(self.tmp.as_fd(), self.name.as_bytes())
+            .map(|freed| freed.without(own))
+            .map_err(failed())
     }
 }
 

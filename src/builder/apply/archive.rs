@@ -46,6 +46,8 @@ pub(super) struct Rules {
     pub(super) digest_known: bool,
     /// What is not file data is taken down.
     pub(super) record: bool,
+    /// The archive is no layer: it can hold no marks.
+    pub(super) refuse_marks: bool,
 }
 
 /// An archive being laid over a tree.
@@ -170,6 +172,9 @@ impl<'a> Layer<'a> {
         let (path, _) = clean(&entry.name);
         if !self.tree.names.add(path.as_bytes(), self.tree.root)? {
             return Err(refused(&path, "two entries of the archive have this name"));
+        }
+        if self.rules.refuse_marks && path.names().any(|name| name.starts_with(MARK)) {
+            return Err(refused(&path, "names that begin with .wh. mean something else in a layer"));
         }
         let last = path.names().next_back().unwrap_or_default();
         let in_marks = path

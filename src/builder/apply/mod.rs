@@ -59,6 +59,7 @@ pub fn apply_tar(
         skip_devices: options.skip_devices,
         digest_known: options.expected.is_some(),
         record: record.is_some(),
+        refuse_marks: options.refuse_marks,
     };
     let (hash_files, owners) = (options.hash_files, options.owners);
     let (laid, hashes) = std::thread::scope(|scope| {

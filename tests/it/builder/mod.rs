@@ -1,7 +1,13 @@
 //! The builder on plain directories.
 
 mod apply;
+mod clone;
 mod diff;
 mod hostile;
 mod layer_tar;
+mod limits;
+mod properties;
+mod random;
+mod room;
 mod stage;
+mod verify;
