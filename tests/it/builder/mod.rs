@@ -4,6 +4,7 @@ mod apply;
 mod clone;
 mod diff;
 mod hostile;
+mod lay;
 mod layer_tar;
 mod limits;
 mod properties;
