@@ -23,7 +23,7 @@ mod common;
 mod crash;
 mod differential;
 mod layer_lower;
-//mod oracles;
+mod oracles;
 mod rootless;
 mod rules;
 mod smoke;
