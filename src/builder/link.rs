@@ -49,6 +49,8 @@ pub struct LinkReport {
     pub copied: u64,
     /// Bytes of data those took.
     pub bytes_copied: u64,
+    /// Objects that belong to the caller because their owner could not be kept; see [`Linker::without_owners`].
+    pub disowned: u64,
     /// Objects left out, and why: sockets that cannot be linked.
     pub skipped: Vec<(TreePath, String)>,
 }
@@ -65,6 +67,7 @@ impl LinkReport {
 pub struct Linker {
     overflow: Option<OwnedFd>,
     limit: Option<u32>,
+    without_owners: bool,
     copies: Copies,
     /// The trees lie on different file systems, so a link need not be tried.
     crossed: AtomicBool,
@@ -72,6 +75,7 @@ pub struct Linker {
     reflinked: AtomicU64,
     copied: AtomicU64,
     bytes_copied: AtomicU64,
+    disowned: AtomicU64,
     skipped: Mutex<Vec<(TreePath, String)>>,
 }
 
@@ -94,6 +98,14 @@ impl Linker {
     #[must_use]
     pub fn link_limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// Lets a new inode belong to the caller where its owner cannot be kept (without privilege). It then has neither
+    /// setuid and setgid bits nor attributes that only a privileged caller may set.
+    #[must_use]
+    pub fn without_owners(mut self) -> Self {
+        self.without_owners = true;
         self
     }
 
@@ -129,6 +141,7 @@ impl Linker {
             reflinked: self.reflinked.load(Ordering::Relaxed),
             copied: self.copied.load(Ordering::Relaxed),
             bytes_copied: self.bytes_copied.load(Ordering::Relaxed),
+            disowned: self.disowned.load(Ordering::Relaxed),
             skipped: self.skipped.lock().clone(),
         }
     }
@@ -166,6 +179,9 @@ impl Linker {
         }
     }
 }
+
+/// What is tried when a new inode gets its metadata, in messages.
+pub const GIVE: &str = "give owner, attributes and times to";
 
 /// An object to be linked or copied.
 #[derive(Debug)]

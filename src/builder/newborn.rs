@@ -42,6 +42,11 @@ impl Place {
                 }
                 whole
             }
+            Err(_) if place.is_symlink() => {
+                return Err(bad(
+                    "it is a symlink that leads nowhere: give a name that does not exist".into(),
+                ));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => place.to_path_buf(),
             Err(error) => return Err(broken(error)),
         };

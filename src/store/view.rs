@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Result, StoreError};
 use crate::mount::unmount::unmount;
-use crate::mount::{Directories, Options, Outcome, Request, mount};
+use crate::mount::{Directories, Options, Outcome, Request, mount, mountinfo};
 use crate::overlay::FsyncMode;
-use crate::sys::fusedev::exit_now;
+use crate::sys::Errno;
+use crate::sys::fusedev::{self, exit_now};
 
 /// How long a view lasts, and how safe its changes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,29 @@ impl View {
             .map(|_| ())
             .map_err(StoreError::from)
     }
+}
+
+/// Takes away the dead views below `place` that killed servers left: a directory with one in it cannot be deleted.
+///
+/// # Errors
+/// When the mount table cannot be read, or one cannot be unmounted.
+pub fn clear_dead(place: &Path) -> Result<()> {
+    let table = Path::new("/proc/self/mountinfo");
+    let mounts = mountinfo::read().map_err(StoreError::io("read", table))?;
+    let ours = mounts
+        .iter()
+        .filter(|mount| mount.kind == mountinfo::KIND && mount.point.starts_with(place));
+    for mount in ours {
+        let dead = matches!(
+            rustix::fs::statfs(&mount.point),
+            Err(Errno::NOTCONN | Errno::CONNABORTED)
+        );
+        if dead {
+            log::info!("{}: a dead view is cleared away", mount.point.display());
+            fusedev::detach(&mount.point, true).map_err(StoreError::errno("unmount", &mount.point))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for View {

@@ -87,9 +87,10 @@ pub fn name_of_user(uid: u32) -> Option<OsString> {
     Some(OsString::from_vec(name.to_bytes().to_vec()))
 }
 
-/// Makes a command start in a mount namespace of its own; with `hide_cgroups`, without the machine's cgroups in it.
+/// Makes a command start in a mount namespace of its own, and get SIGTERM when this process ends; with `hide_cgroups`, without the machine's cgroups in it.
 pub fn start_apart(command: &mut Command, hide_cgroups: bool) {
     let prepare = move || -> std::io::Result<()> {
+        end_with_parent()?;
         new_mount_namespace()?;
         if hide_cgroups {
             rustix::mount::mount(c"none", c"/sys/fs/cgroup", c"tmpfs", MountFlags::RDONLY, None)?;

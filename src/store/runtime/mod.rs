@@ -16,6 +16,7 @@
 //! The runtime is told to leave cgroups alone: there is nothing here that they would be needed for, and neither an
 //! ordinary user nor every machine can use them.
 
+mod guard;
 mod program;
 mod spec;
 mod user;
@@ -34,6 +35,7 @@ use super::view::{Lasting, View};
 use super::{Result, Store, StoreError, TmpDir};
 use crate::mount::Directories;
 
+pub(super) use guard::kill_command;
 pub use spec::{Network, Volume};
 
 /// The command to run.
@@ -168,12 +170,14 @@ fn execute(
         command.stdin(Stdio::null());
     }
     crate::sys::namespaces::start_apart(&mut command, runtime.hides_cgroups());
+    let mut guard = guard::Guard::start(bundle)?;
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2])
         .map_err(StoreError::io("handle signals for", bundle))?;
     let mut child = command
         .spawn()
         .map_err(StoreError::io("start the runtime", &runtime.path))?;
     let pid = child.id();
+    guard.watch(pid);
     let told = started(pid);
     // What the keyboard sends goes to the runtime as well, since it is in the same foreground group.
     let by_keyboard = std::io::stdin().is_terminal();
@@ -192,6 +196,7 @@ fn execute(
     let status = child
         .wait()
         .map_err(StoreError::io("wait for the runtime", &runtime.path));
+    guard.done();
     handle.close();
     if passing?.join().is_err() {
         log::debug!("the thread that passes signals on broke");

@@ -1,4 +1,12 @@
 //! The builder on plain directories.
 
+mod apply;
+mod clone;
 mod diff;
 mod layer_tar;
+mod limits;
+mod properties;
+mod random;
+mod room;
+mod stage;
+mod verify;
