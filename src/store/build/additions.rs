@@ -196,6 +196,19 @@ impl<'a> Additions<'a> {
         }
     }
 
+    /// About how long the archive will be, bytes.
+    pub fn size(&self) -> u64 {
+        let sizes = self.items.values().map(|item| match &item.body {
+            Body::File(file) => file.stat.size.next_multiple_of(512),
+            Body::Inline(data) => data.len() as u64,
+            _ => 0,
+        });
+        // A header for each, and a pax header before it with one block of records.
+        sizes.fold(0, |sum: u64, size| {
+            sum.saturating_add(size).saturating_add(3 * 512)
+        })
+    }
+
     /// Whether nothing new was added.
     pub fn is_empty(&self) -> bool {
         self.items.values().all(|item| item.body == Body::There)

@@ -25,8 +25,8 @@ pub(super) struct Made {
     pub(super) layer: Option<Layer>,
     /// Its diff id; none if the step made no layer.
     pub(super) diff_id: Option<DiffId>,
-    /// When.
-    pub(super) created: String,
+    /// When; none for a step that did nothing at all.
+    pub(super) created: Option<String>,
 }
 
 impl Builder<'_> {
@@ -69,7 +69,7 @@ impl Builder<'_> {
         for note in notes {
             self.report.warn(&note);
         }
-        let digest = hex::encode(additions.digest()?);
+        let digest = additions.digest()?;
         let kind = match sources.as_slice() {
             [(_, selected, None)] if selected.stat.is_dir() => "dir",
             [_] => "file",
@@ -77,8 +77,8 @@ impl Builder<'_> {
             _ => "multi",
         };
         let destination = stage.expand(&copy.destination, self.file.escape)?;
-        let made = self.add(stage, &additions, &format!("{name} {digest}"))?;
-        let words = format!("{name} {kind}:{digest} in {destination} ");
+        let made = self.add(stage, &additions, name, &digest)?;
+        let words = format!("{name} {kind}:{} in {destination} ", hex::encode(digest));
         Ok((made, stage.config.not_run(&words)))
     }
 
@@ -118,18 +118,27 @@ impl Builder<'_> {
         }
     }
 
-    /// Makes a layer of additions, or finds it.
-    pub(super) fn add(&mut self, stage: &Stage, additions: &Additions<'_>, words: &str) -> Result<Made> {
+    /// Makes a layer of additions, whose digest this is, or finds it.
+    pub(super) fn add(
+        &mut self,
+        stage: &Stage,
+        additions: &Additions<'_>,
+        name: &str,
+        digest: &[u8; 32],
+    ) -> Result<Made> {
         if additions.is_empty() {
             return Ok(Made {
                 layer: None,
                 diff_id: None,
-                created: self.now(),
+                created: None,
             });
         }
-        let digest = additions.digest()?;
-        let key = self.key(stage, &[b"files", words.as_bytes(), &digest]);
-        self.layer(stage, &key, |to| Ok(additions.write(to)?))
+        let key = self.key(stage, &[b"files", name.as_bytes(), digest]);
+        if let Some(made) = self.cached(&key)? {
+            return Ok(made);
+        }
+        let size = Some(additions.size());
+        self.fresh(stage, &key, size, |to| Ok(additions.write(to)?))
     }
 
     /// RUN; answers how history words it, too.
@@ -178,12 +187,12 @@ impl Builder<'_> {
             let made = Made {
                 layer: None,
                 diff_id: None,
-                created,
+                created: Some(created),
             };
             return Ok((made, created_by));
         }
         let mut skipped = Vec::new();
-        let made = self.fresh(stage, &key, |to| {
+        let made = self.fresh(stage, &key, None, |to| {
             skipped = changed.write(to)?;
             Ok(())
         })?;
@@ -213,31 +222,22 @@ impl Builder<'_> {
         Ok(Some(Made {
             layer: layer.filter(|_| entry.made.is_some()),
             diff_id: entry.made,
-            created: entry.created,
+            created: Some(entry.created),
         }))
     }
 
-    fn layer(
-        &mut self,
-        stage: &Stage,
-        key: &Key,
-        write: impl FnOnce(&mut StreamWriter) -> Result<()> + Send,
-    ) -> Result<Made> {
-        match self.cached(key)? {
-            Some(made) => Ok(made),
-            None => self.fresh(stage, key, write),
-        }
-    }
-
-    /// Makes a layer of what `write` writes, over the one of the stage, and notes it in the cache.
+    /// Makes a layer of what `write` writes, over the one of the stage, and notes it in the cache; `size` is
+    /// how many bytes that will be, about.
     fn fresh(
         &mut self,
         stage: &Stage,
         key: &Key,
+        size: Option<u64>,
         write: impl FnOnce(&mut StreamWriter) -> Result<()> + Send,
     ) -> Result<Made> {
         let parent = stage.layer.as_ref().map(Layer::id);
         let progress = self.report.progress();
+        progress.begin("Making the layer", size);
         let layer = add_layer(self.store, parent, write, &*progress)?;
         drop(progress);
         let diff_id = layer.diff_id()?;
@@ -251,7 +251,7 @@ impl Builder<'_> {
         Ok(Made {
             layer: Some(layer),
             diff_id: Some(diff_id),
-            created,
+            created: Some(created),
         })
     }
 }

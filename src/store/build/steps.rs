@@ -7,7 +7,6 @@ use super::config::Config;
 use super::context::Context;
 use super::error::{ImageBuildError, Place, Reason, Result};
 use super::files::workdir;
-use super::make::Made;
 use super::parse::{self, File, Instruction, Step};
 use super::plan::{self, Plan};
 use super::stage::Stage;
@@ -175,7 +174,7 @@ impl<'a> Builder<'a> {
                 additions.settle_times(self.epoch());
                 let words = format!("WORKDIR {path}");
                 (
-                    self.add(&stage, &additions, &words)?,
+                    self.add(&stage, &additions, "WORKDIR", &additions.digest()?)?,
                     stage.config.not_run(&words),
                 )
             }
@@ -185,21 +184,19 @@ impl<'a> Builder<'a> {
             _ => return Err("this instruction is not supported".to_owned().into()),
         };
         drop(root);
-        if made.diff_id.is_none() {
-            let Made { created, .. } = made;
-            stage.identity = identity(&stage, &created_by);
-            stage.config.record(&created, &created_by, None);
-            return Ok(stage);
-        }
+        let Some(created) = made.created else {
+            return self.settings(stage, &created_by);
+        };
         if let Some(layer) = &made.layer {
             self.report
                 .note(&format!("--> {}", layer.id().hex().get(..12).unwrap_or_default()));
         }
         stage.identity = identity(&stage, &created_by);
-        stage
-            .config
-            .record(&made.created, &created_by, made.diff_id.map(|id| id.to_string()));
-        stage.layer = made.layer;
+        let diff_id = made.diff_id.map(|id| id.to_string());
+        stage.config.record(&created, &created_by, diff_id);
+        if made.layer.is_some() {
+            stage.layer = made.layer;
+        }
         Ok(stage)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::super::bench::{Bench, names};
 
-const TEXT: &str = "FROM base\nWORKDIR /w\nCOPY f /w/\nENV A=1\nCOPY d /w/d\n";
+const TEXT: &str = "FROM base\nWORKDIR /w\nCOPY f /w/\nENV A=1\nCOPY d /w/d\nWORKDIR /w/d\n";
 
 fn hits(out: &str) -> usize {
     out.matches("--> Using cache").count()
