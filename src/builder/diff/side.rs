@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::walk::call;
 use super::{Names, Upper};
+use crate::builder::walk::{Listing, has_true_numbers};
 use crate::builder::{BuildError, Kind, Meta, Result, TreePath, Xattr};
 use crate::format::{Marks, Namespace};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{Errno, at, dirent};
+use crate::sys::{Errno, at};
 
 /// Both views, at the root.
 pub struct Views<'a> {
@@ -27,6 +28,8 @@ pub(super) struct Rules<'a> {
     namespaces: Vec<Namespace>,
     /// How many names an inode of the lower has in its tree.
     names: Option<&'a Names<'a>>,
+    /// The device of two plain trees in which a listing tells which names are the same inode.
+    pub(super) one_device: Option<u64>,
 }
 
 /// One directory of a view: the layers that take part in it.
@@ -87,6 +90,7 @@ impl<'a> Views<'a> {
             rules: Rules {
                 namespaces: Vec::new(),
                 names: None,
+                one_device: one_device(old, new).map_err(call("look at", &TreePath::root()))?,
             },
         })
     }
@@ -112,6 +116,7 @@ impl<'a> Views<'a> {
             rules: Rules {
                 namespaces,
                 names: upper.names,
+                one_device: None,
             },
         })
     }
@@ -120,6 +125,12 @@ impl<'a> Views<'a> {
 fn own(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let copy = at::open_path(fd, b".");
     copy.map_err(call("open", &TreePath::root()))
+}
+
+fn one_device(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> crate::sys::Result<Option<u64>> {
+    let dev = stat::stat_fd(old)?.dev;
+    let one = dev == stat::stat_fd(new)?.dev && has_true_numbers(old)? && has_true_numbers(new)?;
+    Ok(one.then_some(dev))
 }
 
 /// A mount marks the root of its upper as soon as it copies something up. Where the marks are trusted ones, those
@@ -358,20 +369,13 @@ impl Side {
     }
 }
 
-/// The names of the directories, each once, in byte order.
-pub(super) fn names<'a>(dirs: impl Iterator<Item = &'a OwnedFd>, path: &TreePath) -> Result<Vec<Box<[u8]>>> {
-    let mut names = Vec::new();
-    for dir in dirs {
-        let open = at::reopen_dir(dir).map_err(call("open", path))?;
-        dirent::read_names(open, |entry| {
-            names.push(entry.name);
-            Ok(true)
-        })
-        .map_err(call("list", path))?;
-    }
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
+/// The names of a directory of a view; nothing for one that is not there.
+pub(super) fn listing(dir: &Option<OwnedFd>, path: &TreePath) -> Result<Listing> {
+    let Some(dir) = dir else {
+        return Ok(Listing::default());
+    };
+    let open = at::open_dir_list(dir, b".").map_err(call("open", path))?;
+    Listing::read(open).map_err(call("list", path))
 }
 
 fn look_at(dir: &OwnedFd, name: &[u8], path: &TreePath) -> Result<Option<Stat>> {
