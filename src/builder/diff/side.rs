@@ -95,6 +95,17 @@ impl<'a> Views<'a> {
         })
     }
 
+    /// Nothing, and a tree.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn tree(tree: BorrowedFd<'_>) -> Result<Self> {
+        Ok(Self {
+            old: Side::default(),
+            ..Self::trees(tree, tree)?
+        })
+    }
+
     /// A writable layer over a lower.
     ///
     /// # Errors
@@ -233,20 +244,20 @@ impl Rules<'_> {
         Meta::read(seen.target, &seen.found.stat).map_err(call("read the attributes of", path))
     }
 
-    /// What a view's root shows.
-    pub(super) fn root(&self, side: &Side) -> Result<Found> {
+    /// What a view's root shows; none for the view of nothing.
+    pub(super) fn root(&self, side: &Side) -> Result<Option<Found>> {
         let (layer, fd) = match (&side.top, &side.base) {
             (Some(top), _) => (Layer::Top, top),
             (None, Some(base)) => (Layer::Base, base),
-            (None, None) => return Err(call("open", &TreePath::root())(Errno::NOENT)),
+            (None, None) => return Ok(None),
         };
         let stat = stat::stat_fd(fd).map_err(call("look at", &TreePath::root()))?;
-        Ok(Found {
+        Ok(Some(Found {
             layer,
             stat,
             kind: kind(&stat, &TreePath::root())?,
             merged: side.base.is_some(),
-        })
+        }))
     }
 
     /// What a directory of a view shows under `name`, if anything; `path` is the name's, for messages.

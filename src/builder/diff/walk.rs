@@ -85,8 +85,8 @@ pub(super) fn walk(views: &Views<'_>, visitor: &mut dyn Visitor) -> Result<()> {
     let (old, new) = (rules.root(&views.old)?, rules.root(&views.new)?);
     visitor.pair(&Pair {
         path: &root,
-        old: views.old.root(&old),
-        new: views.new.root(&new),
+        old: old.as_ref().and_then(|found| views.old.root(found)),
+        new: new.as_ref().and_then(|found| views.new.root(found)),
     })?;
     let first = frame(rules, root, views.old.copy()?, views.new.copy()?)?;
     let mut stack = vec![first];
