@@ -1,6 +1,6 @@
 //! Birth, use and death of containers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
