@@ -352,12 +352,19 @@ pub(super) fn sweep(store: &Store, wait: bool) -> Result<Swept> {
             doubts.push(doubt);
             continue;
         }
-        match sweep_one(tmp, &name).map_err(StoreError::errno("delete", &path))? {
-            Some(freed) => {
+        match sweep_one(tmp, &name) {
+            Ok(Some(freed)) => {
                 swept.deleted = swept.deleted.saturating_add(1);
                 swept.freed = swept.freed.and(freed);
             }
-            None => swept.live = swept.live.saturating_add(1),
+            Ok(None) => swept.live = swept.live.saturating_add(1),
+            // What a killed maker had started, a container's runtime, may still write there or have a view mounted:
+            // the next who opens the store comes by again.
+            Err(errno @ (Errno::NOTEMPTY | Errno::NOENT | Errno::XDEV | Errno::BUSY)) => {
+                log::debug!("{} is still in use: {errno}", path.display());
+                swept.live = swept.live.saturating_add(1);
+            }
+            Err(errno) => return Err(StoreError::errno("delete", &path)(errno)),
         }
     }
     if !doubts.is_empty() {

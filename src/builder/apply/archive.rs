@@ -174,7 +174,10 @@ impl<'a> Layer<'a> {
             return Err(refused(&path, "two entries of the archive have this name"));
         }
         if self.rules.refuse_marks && path.names().any(|name| name.starts_with(MARK)) {
-            return Err(refused(&path, "names that begin with .wh. mean something else in a layer"));
+            return Err(refused(
+                &path,
+                "names that begin with .wh. mean something else in a layer",
+            ));
         }
         let last = path.names().next_back().unwrap_or_default();
         let in_marks = path

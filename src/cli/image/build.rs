@@ -77,7 +77,7 @@ impl From<ImageBuildError> for Failure {
         match error.reason {
             Reason::Store(store) => match Self::from(store) {
                 Self::Usage(_) => Self::Usage(text),
-                Self::Failed(_) => Self::Failed(text),
+                Self::Failed(_) | Self::Status(_) => Self::Failed(text),
             },
             _ => Self::Failed(text),
         }

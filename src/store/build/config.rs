@@ -119,6 +119,11 @@ impl Config {
         self.config.insert("Env".to_owned(), json!(env));
     }
 
+    /// Whether the image says something under this name of its settings.
+    pub fn has(&self, name: &str) -> bool {
+        self.config.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// LABEL.
     pub fn set_label(&mut self, name: &str, value: &str) {
         self.object("Labels").insert(name.to_owned(), json!(value));

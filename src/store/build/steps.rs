@@ -21,6 +21,7 @@ use super::{Report, Request};
 use crate::builder::{BuildError, Progress};
 use crate::store::runtime::Network;
 use crate::store::{ChainId, DiffId, Layer, Store, StoreError};
+use crate::sys::stat::Time;
 
 /// Part of every key: another way of building is another cache.
 const VERSION: &[u8] = b"1";
@@ -183,7 +184,8 @@ impl<'a> Builder<'a> {
                     return Err("WORKDIR needs a path".to_owned().into());
                 }
                 let path = stage.config.set_workdir(&path);
-                let additions = workdir(base, &path)?;
+                let mut additions = workdir(base, &path)?;
+                additions.settle_times(self.epoch());
                 let words = format!("WORKDIR {path}");
                 (
                     self.add(&stage, &additions, &words)?,
@@ -268,7 +270,8 @@ impl<'a> Builder<'a> {
         };
         let sources = files.unpack(copy)?;
         let mut notes = Vec::new();
-        let additions = files.gather(copy, &sources, &mut |note| notes.push(note))?;
+        let mut additions = files.gather(copy, &sources, &mut |note| notes.push(note))?;
+        additions.settle_times(self.epoch());
         for note in notes {
             self.report.warn(&note);
         }
@@ -455,6 +458,14 @@ impl<'a> Builder<'a> {
             diff_id: Some(diff_id),
             created,
         })
+    }
+
+    /// The time of what nothing dates.
+    fn epoch(&self) -> Time {
+        Time {
+            secs: self.request.epoch.unwrap_or_default(),
+            nanos: 0,
+        }
     }
 
     fn now(&self) -> String {

@@ -1,29 +1,34 @@
 //! Mounting a container, and running its command.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::create::now;
 use super::record::Status;
 use super::{Container, Use};
 use crate::mount::unmount::unmount;
-use crate::store::runtime::{self, Ended, Network, Process, Run};
+use crate::store::runtime::{self, Ended, Network, Process, Run, kill_command};
 use crate::store::view::{Lasting, View};
-use crate::store::{Result, StoreError};
+use crate::store::{self, StoreError};
 use crate::sys::{Errno, at};
+
+/// How long a command that was killed, or a view out of sight, may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Container<'_> {
     /// Mounts it on `merged`, which is made for that, until somebody unmounts it. To be called without threads.
     ///
     /// # Errors
     /// When it is in use, or what stands against the mount.
-    pub fn mount(&self) -> Result<PathBuf> {
+    pub fn mount(&self) -> store::Result<PathBuf> {
         let _kept = self.ready()?;
         // The layer is locked by the server itself; this says clearly if it is missing.
         drop(self.layer()?);
         let directories = self.directories();
         let merged = directories.merged.clone();
-        let view = View::mount(directories, Lasting::Own, false);
+        let view = View::mount(directories, Some(self.source()), Lasting::Own, false);
         if view.is_err() {
             self.remove_merged()?;
         }
@@ -35,7 +40,7 @@ impl Container<'_> {
     ///
     /// # Errors
     /// When it is not mounted, or in use.
-    pub fn unmount(&self, lazy: bool) -> Result<()> {
+    pub fn unmount(&self, lazy: bool) -> store::Result<()> {
         match self.in_use()? {
             Use::Running => {
                 return Err(self.error("is running", "its view goes with its command; end that"));
@@ -49,7 +54,12 @@ impl Container<'_> {
         self.remove_merged()
     }
 
-    fn has_merged(&self) -> Result<bool> {
+    /// What `mount` shows as the source of its view.
+    pub(super) fn source(&self) -> OsString {
+        OsString::from(&self.record.name)
+    }
+
+    fn has_merged(&self) -> store::Result<bool> {
         match crate::sys::stat::stat_at_cached(&self.dir, b"merged") {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -58,7 +68,7 @@ impl Container<'_> {
     }
 
     /// Takes the mount point away, and a dead mount with it.
-    pub(super) fn remove_merged(&self) -> Result<()> {
+    pub(super) fn remove_merged(&self) -> store::Result<()> {
         let path = self.path.join("merged");
         for _ in 0..2 {
             match at::rmdir_at(&self.dir, b"merged") {
@@ -73,7 +83,7 @@ impl Container<'_> {
     }
 
     /// Its lock, and an empty `merged`, if nobody uses it.
-    fn ready(&self) -> Result<std::os::fd::OwnedFd> {
+    fn ready(&self) -> store::Result<std::os::fd::OwnedFd> {
         let merged = self.path.join("merged");
         match self.in_use()? {
             Use::Idle => {}
@@ -95,7 +105,7 @@ impl Container<'_> {
     ///
     /// # Errors
     /// When it is in use, has no command, or its view cannot be mounted. That the command failed is no error.
-    pub fn run(&mut self) -> Result<Ended> {
+    pub fn run(&mut self) -> store::Result<Ended> {
         let kept = self.ready()?;
         drop(self.layer()?);
         let settings = &self.record.config;
@@ -103,6 +113,7 @@ impl Container<'_> {
         let run = Run {
             store: self.store,
             directories: self.directories(),
+            source: Some(self.record.name.clone()),
             process: Process {
                 argv: settings.argv(),
                 env: settings.env.clone(),
@@ -116,7 +127,7 @@ impl Container<'_> {
                 .binds
                 .iter()
                 .map(|bind| bind.parse())
-                .collect::<Result<_>>()?,
+                .collect::<store::Result<_>>()?,
             network: if host.network_mode == Network::None.word() {
                 Network::None
             } else {
@@ -151,11 +162,39 @@ impl Container<'_> {
         Ok(ended)
     }
 
+    /// Makes sure that nobody uses it any more: unmounts it, or kills its command.
+    ///
+    /// # Errors
+    /// When it is still in use after that.
+    pub fn release(&self) -> store::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        let mut unmounted = false;
+        loop {
+            match self.in_use()? {
+                Use::Idle => return Ok(()),
+                // Again and again: the runtime may be just about to start it.
+                Use::Running => drop(
+                    kill_command(self.record.state.pid)
+                        .map_err(StoreError::errno("end the command in", &self.path))?,
+                ),
+                Use::Mounted if !unmounted => {
+                    unmount(&self.directories().merged, true, |_| {})?;
+                    unmounted = true;
+                }
+                Use::Mounted => {}
+            }
+            if Instant::now() > until {
+                return Err(self.error("is still in use", "somebody works in its view; end that"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Corrects a record that a killed process left: nothing runs any more.
     ///
     /// # Errors
     /// When the state cannot be found out.
-    pub fn settle(&mut self) -> Result<Use> {
+    pub fn settle(&mut self) -> store::Result<Use> {
         let found = self.in_use()?;
         let state = &mut self.record.state;
         if found == Use::Idle && state.status == Status::Running {

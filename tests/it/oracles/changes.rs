@@ -6,8 +6,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::compare::tree_of;
+use super::missing;
 use super::programs::{Docker, Oracle, Plyfs, Program, Scratch, output};
-use super::{Ready, missing};
 use crate::common::images::archive::{dir, fifo, file, hard, symlink};
 use crate::common::images::{Image, Packing, Shape};
 use crate::common::need_root;

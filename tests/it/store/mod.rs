@@ -6,6 +6,7 @@
 
 pub mod bench;
 mod build;
+mod containers;
 mod images;
 mod pack;
 mod shop;

@@ -102,7 +102,7 @@ fn variables_where_docker_has_them_and_where_not() {
     assert_eq!(config["Cmd"], json!(["$V"]));
     assert_eq!(config["Labels"]["l"], "env");
     bench
-        .build("FROM base\nENV A="${B:?must be given}"\n", &[])
+        .build("FROM base\nENV A=\"${B:?must be given}\"\n", &[])
         .fails(&[":2:", "must be given"]);
     bench
         .build("FROM ${NONE}\n", &[])
