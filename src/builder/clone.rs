@@ -45,6 +45,7 @@ pub fn clone_tree(
     progress: &dyn Progress,
 ) -> Result<CloneReport> {
     progress.begin("clone", None);
+    linker.prepare(from, to)?;
     let job = Cloner {
         root: to,
         linker,

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use self::copies::Copies;
+use super::links::Groups;
 use super::{BuildError, Kind, Result, TreePath};
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, at, stat};
+use crate::sys::{Errno, at, fault, stat};
 
 /// Where a name is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,8 @@ pub struct Linker {
     copies: Copies,
     /// The trees lie on different file systems, so a link need not be tried.
     crossed: AtomicBool,
+    /// Which inodes of the source have several names there, where that is known: only their copies are remembered.
+    groups: Mutex<Option<Groups>>,
     linked: AtomicU64,
     reflinked: AtomicU64,
     copied: AtomicU64,
@@ -82,7 +85,10 @@ pub struct Linker {
 impl Linker {
     /// A linker that remembers its copies as long as it lives.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            limit: fault::link_limit(),
+            ..Self::default()
+        }
     }
 
     /// A linker that keeps copies of full inodes in the directory `dir`, on the file system of the source, for
@@ -90,7 +96,7 @@ impl Linker {
     pub fn with_overflow(dir: OwnedFd) -> Self {
         Self {
             overflow: Some(dir),
-            ..Self::default()
+            ..Self::new()
         }
     }
 
@@ -99,6 +105,34 @@ impl Linker {
     pub fn link_limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
         self
+    }
+
+    /// Gets ready for the trees `from` and `to`. If they lie on different file systems, counts the names of each
+    /// inode of `from`: all copies would have to be remembered else, since in a layer no link count is 1.
+    pub(super) fn prepare(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        let device = |root| {
+            stat::stat_fd(root)
+                .map(|stat| stat.dev)
+                .map_err(|errno| BuildError::Call {
+                    what: "look at",
+                    path: TreePath::root(),
+                    errno,
+                })
+        };
+        let crossed = device(from)? != device(to)?;
+        self.crossed.store(crossed, Ordering::Relaxed);
+        *self.groups.lock() = if crossed { Some(Groups::of(from)?) } else { None };
+        Ok(())
+    }
+
+    /// Whether the source surely has no other name that is going to be asked for.
+    fn is_alone(&self, stat: &Stat) -> bool {
+        stat.nlink == 1
+            || self
+                .groups
+                .lock()
+                .as_ref()
+                .is_some_and(|groups| groups.names_of(stat.ino) == 1)
     }
 
     /// Lets a new inode belong to the caller where its owner cannot be kept (without privilege). It then has neither
@@ -174,7 +208,7 @@ impl Linker {
                 self.skipped.lock().push((to.path(), reason));
                 Ok(())
             }
-            _ if source.stat.nlink == 1 => self.copy(source, kind, to.dir, to.name, to).map(|_| ()),
+            _ if self.is_alone(&source.stat) => self.copy(source, kind, to.dir, to.name, to).map(|_| ()),
             _ => self.instead_of_group(source, kind, to, errno),
         }
     }

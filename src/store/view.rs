@@ -1,12 +1,15 @@
 //! A merged view of a layer for the store's own use.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Result, StoreError};
+use crate::format::Namespace;
 use crate::mount::unmount::unmount;
-use crate::mount::{Directories, Options, Outcome, Request, mount, mountinfo};
+use crate::mount::{Directories, Options, Outcome, Request, mount, mountinfo, who};
 use crate::overlay::FsyncMode;
 use crate::sys::Errno;
+use crate::sys::caller::Caller;
 use crate::sys::fusedev::{self, exit_now};
 
 /// How long a view lasts, and how safe its changes are.
@@ -28,12 +31,17 @@ pub struct View {
 }
 
 impl View {
-    /// Mounts. The background server is a copy of this process: to be called while it has no threads, and holds no
+    /// Mounts. What `mount` and `df` show as its source is `source`, or the lower's path. The background server is a copy of this process: to be called while it has no threads, and holds no
     /// lock but those that the view shall keep.
     ///
     /// # Errors
     /// Whatever stood in the way; nothing is mounted then.
-    pub fn mount(directories: Directories, lasting: Lasting, read_only: bool) -> Result<Self> {
+    pub fn mount(
+        directories: Directories,
+        source: Option<OsString>,
+        lasting: Lasting,
+        read_only: bool,
+    ) -> Result<Self> {
         let mut options = Options::default();
         options.attributes.read_only = read_only;
         if lasting == Lasting::Volatile {
@@ -43,7 +51,7 @@ impl View {
         let request = Request {
             directories,
             options,
-            source: Some("plyfs".into()),
+            source,
             foreground: false,
             remove_mount_point: false,
             log: false,
@@ -77,6 +85,18 @@ impl View {
             .or_else(|_| unmount(&self.merged, true, |_| {}))
             .map(|_| ())
             .map_err(StoreError::from)
+    }
+}
+
+/// In which namespace a view that this process mounts keeps its private marks.
+#[must_use]
+pub fn marks() -> Namespace {
+    // As the mount's own probe finds: `trusted.` attributes are for root of the machine.
+    const CAP_SYS_ADMIN: u32 = 21;
+    if who::is_true_root() && Caller::read(std::process::id()).has(CAP_SYS_ADMIN) {
+        Namespace::Trusted
+    } else {
+        Namespace::User
     }
 }
 

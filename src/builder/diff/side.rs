@@ -122,15 +122,16 @@ fn own(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     copy.map_err(call("open", &TreePath::root()))
 }
 
-/// A mount marks the root of its upper as soon as it copies something up. Marks of the other namespace further
-/// down are then a user's own attributes: those of an overlay inside the view.
+/// A mount marks the root of its upper as soon as it copies something up. Where the marks are trusted ones, those
+/// of the other namespace further down are a user's own attributes: those of an overlay inside the view. The other
+/// way round says nothing, since any user may have put a `user.` attribute there.
 fn tell_namespaces(root: BorrowedFd<'_>) -> Result<Vec<Namespace>> {
     let list = xattr::list(Target::Fd(root)).map_err(call("read the attributes of", &TreePath::root()))?;
-    let both = [Namespace::Trusted, Namespace::User];
-    let marked = both
-        .iter()
-        .find(|namespace| xattr::names(&list).any(|name| namespace.is_private(name)));
-    Ok(marked.map_or_else(|| both.to_vec(), |namespace| vec![*namespace]))
+    if xattr::names(&list).any(|name| Namespace::Trusted.is_private(name)) {
+        Ok(vec![Namespace::Trusted])
+    } else {
+        Ok(vec![Namespace::Trusted, Namespace::User])
+    }
 }
 
 impl Rules<'_> {
@@ -382,7 +383,18 @@ fn look_at(dir: &OwnedFd, name: &[u8], path: &TreePath) -> Result<Option<Stat>> 
     }
 }
 
+fn covered(path: &TreePath) -> BuildError {
+    BuildError::Refused {
+        path: path.clone(),
+        reason: "something is mounted here, and what it hides cannot be compared; unmount it first"
+            .to_owned(),
+    }
+}
+
 fn found(layer: Layer, stat: Stat, merged: bool, path: &TreePath) -> Result<Found> {
+    if stat.mount_root {
+        return Err(covered(path));
+    }
     Ok(Found {
         layer,
         stat,

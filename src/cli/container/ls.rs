@@ -26,6 +26,9 @@ pub(super) struct LsArgs {
     /// For programs.
     #[arg(long)]
     json: bool,
+    /// All are listed anyway.
+    #[arg(long, short, hide = true)]
+    all: bool,
     /// Only the ids.
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,

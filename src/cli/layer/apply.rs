@@ -80,7 +80,7 @@ pub(super) struct ApplyArgs {
     skip_devices: bool,
     /// Make everything your own, whoever owns it in CHANGES.
     #[arg(long)]
-    mine: bool,
+    no_owner: bool,
     /// Refuse more entries than this, directories that no entry describes with them.
     #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
     max_entries: u64,
@@ -177,7 +177,10 @@ impl ApplyArgs {
         let bar = Bar::new();
         match (&parent, &self.parent) {
             (Some(parent), Some(path)) => {
-                let linker = Linker::new();
+                let mut linker = Linker::new();
+                if self.no_owner {
+                    linker = linker.without_owners();
+                }
                 let cloned = clone_tree(parent.as_fd(), newborn.root(), &linker, &bar);
                 cloned.map_err(|error| about(path, error))?;
             }
@@ -260,7 +263,7 @@ impl ApplyArgs {
                 bytes: self.max_bytes,
             },
             skip_devices: self.skip_devices,
-            owners: if self.mine { Owners::Mine } else { Owners::Kept },
+            owners: if self.no_owner { Owners::Mine } else { Owners::Kept },
             expected: self.diff_id,
             hash_files: self.manifest.is_some(),
             ..ApplyOptions::default()

@@ -410,7 +410,7 @@ fn duration(text: &str) -> Option<u64> {
         rest = rest.get(end..)?;
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked on the line itself
-    (text != "" && total >= 0.0 && total < 9e18).then_some(total.round() as u64)
+    (!text.is_empty() && (0.0..9e18).contains(&total)).then_some(total.round() as u64)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use crate::store::StoreError;
 #[derive(Debug, Error)]
 #[error("{place}{reason}")]
 pub struct ImageBuildError {
-    /// Where.
-    pub place: Place,
+    /// Where. Boxed, since every step's answer has room for it.
+    pub place: Box<Place>,
     /// Why.
     pub reason: Reason,
 }

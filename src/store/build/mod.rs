@@ -91,16 +91,16 @@ pub fn build(
     report: &mut dyn Report,
 ) -> std::result::Result<ImageId, ImageBuildError> {
     let nowhere = |reason| ImageBuildError {
-        place: Place::default(),
+        place: Box::default(),
         reason,
     };
     let context = Context::open(store, &request.context, &request.file).map_err(nowhere)?;
     let in_file = |line: usize, reason: Reason| ImageBuildError {
-        place: Place {
+        place: Box::new(Place {
             file: context.file.clone(),
             line,
             step: None,
-        },
+        }),
         reason,
     };
     let file = parse::parse(&context.text).map_err(|(line, reason)| in_file(line, reason.into()))?;

@@ -87,7 +87,7 @@ impl<'a> Builder<'a> {
         }
         last.and_then(|place| self.done.get_mut(place)?.take())
             .ok_or_else(|| ImageBuildError {
-                place: Place::default(),
+                place: Box::default(),
                 reason: Reason::Refused("there is nothing to build".to_owned()),
             })
     }
@@ -104,11 +104,11 @@ impl<'a> Builder<'a> {
         };
         let count = stage.steps.len() + 1;
         let failed = |line: usize, at: usize, text: &str, reason: Reason| ImageBuildError {
-            place: Place {
+            place: Box::new(Place {
                 file: self.context.file.clone(),
                 line,
                 step: Some(format!("step {prefix}{at}/{count}, {}", shortened(text))),
-            },
+            }),
             reason,
         };
         self.report
@@ -535,7 +535,7 @@ fn shortened(text: &str) -> String {
 impl From<StoreError> for ImageBuildError {
     fn from(error: StoreError) -> Self {
         Self {
-            place: Place::default(),
+            place: Box::default(),
             reason: error.into(),
         }
     }

@@ -15,7 +15,7 @@ use crate::format::{Links, TreeId};
 use crate::store::build::config::Config;
 use crate::store::build::expand::expand;
 use crate::store::build::parse::{Command, Instruction, parse};
-use crate::store::view::{Lasting, View};
+use crate::store::view::{Lasting, View, marks};
 use crate::store::{Image, ImageId, Name, Result, StoreError, TmpDir};
 
 /// What a commit is to say, beside the changes.
@@ -71,7 +71,8 @@ impl Sides {
             upper: self.upper.as_fd(),
             lower: self.lower.as_fd(),
             init: Some(self.init.as_fd()),
-            namespace: None,
+            // What a program in the container set in the other one is plain data.
+            namespace: Some(marks()),
             names: self.links.is_some().then_some(&names),
         };
         call(upper)
@@ -230,7 +231,12 @@ impl Container<'_> {
                 crate::sys::at::mkdir_at(&self.dir, b"merged", 0o700)
                     .map_err(StoreError::errno("make", self.path.join("merged")))?;
                 let _kept = self.keep()?;
-                Some(View::mount(self.directories(), Lasting::WithProcess, true))
+                Some(View::mount(
+                    self.directories(),
+                    Some(self.source()),
+                    Lasting::WithProcess,
+                    true,
+                ))
             }
             Use::Mounted | Use::Running => None,
         };

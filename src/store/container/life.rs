@@ -1,5 +1,6 @@
 //! Mounting a container, and running its command.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ impl Container<'_> {
         drop(self.layer()?);
         let directories = self.directories();
         let merged = directories.merged.clone();
-        let view = View::mount(directories, Lasting::Own, false);
+        let view = View::mount(directories, Some(self.source()), Lasting::Own, false);
         if view.is_err() {
             self.remove_merged()?;
         }
@@ -51,6 +52,11 @@ impl Container<'_> {
         }
         unmount(&self.directories().merged, lazy, |_| {})?;
         self.remove_merged()
+    }
+
+    /// What `mount` shows as the source of its view.
+    pub(super) fn source(&self) -> OsString {
+        OsString::from(&self.record.name)
     }
 
     fn has_merged(&self) -> store::Result<bool> {
@@ -107,6 +113,7 @@ impl Container<'_> {
         let run = Run {
             store: self.store,
             directories: self.directories(),
+            source: Some(self.record.name.clone()),
             process: Process {
                 argv: settings.argv(),
                 env: settings.env.clone(),
@@ -160,22 +167,27 @@ impl Container<'_> {
     /// # Errors
     /// When it is still in use after that.
     pub fn release(&self) -> store::Result<()> {
-        match self.in_use()? {
-            Use::Idle => return Ok(()),
-            Use::Mounted => drop(unmount(&self.directories().merged, true, |_| {})?),
-            Use::Running => drop(
-                kill_command(self.record.state.pid)
-                    .map_err(StoreError::errno("end the command in", &self.path))?,
-            ),
-        }
         let until = Instant::now() + PATIENCE;
-        while self.in_use()? != Use::Idle {
+        let mut unmounted = false;
+        loop {
+            match self.in_use()? {
+                Use::Idle => return Ok(()),
+                // Again and again: the runtime may be just about to start it.
+                Use::Running => drop(
+                    kill_command(self.record.state.pid)
+                        .map_err(StoreError::errno("end the command in", &self.path))?,
+                ),
+                Use::Mounted if !unmounted => {
+                    unmount(&self.directories().merged, true, |_| {})?;
+                    unmounted = true;
+                }
+                Use::Mounted => {}
+            }
             if Instant::now() > until {
                 return Err(self.error("is still in use", "somebody works in its view; end that"));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// Corrects a record that a killed process left: nothing runs any more.

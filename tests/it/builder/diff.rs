@@ -642,6 +642,17 @@ fn a_mount_inside_a_tree_is_refused() {
     sys::mount("none", &layers.upper.join("d/m"), "tmpfs", 0, "").unwrap();
     let words = try_trees(&layers.lower, &layers.upper).unwrap_err().to_string();
     assert!(words.starts_with("/d/m: something is mounted here"), "{words}");
+    let file_on_file = planted(&[file("f", "1")], &[file("f", "1"), file("g", "2")]);
+    let (from, onto) = (file_on_file.upper.join("g"), file_on_file.upper.join("f"));
+    sys::mount(from.to_str().unwrap(), &onto, "", libc::MS_BIND, "").unwrap();
+    let words = try_upper(&file_on_file.upper, &file_on_file.lower, How::default());
+    sys::umount(&onto, 0).unwrap();
+    assert!(
+        words
+            .unwrap_err()
+            .to_string()
+            .starts_with("/f: something is mounted here")
+    );
 }
 
 /// The same changes told by what the view shows and by the upper.

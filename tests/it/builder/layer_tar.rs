@@ -504,3 +504,25 @@ fn the_command() {
     assert_eq!(run(&["l", "not-there"]).status.code(), Some(1));
     assert_eq!(run(&["l", "l/gone"]).status.code(), Some(1));
 }
+
+#[test]
+fn ctrl_c_leaves_the_file_as_it_was() {
+    let layers = planted(&[], &[sparse("great", 4 << 30, &[])]);
+    plant(&layers.merged, &[file("out.tar", "before")]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plyfs"))
+        .args(["layer", "diff", "l", "u", "--tar", "m/out.tar"])
+        .current_dir(layers.base())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let part = layers.merged.join(format!("out.tar.part-{}", child.id()));
+    while part.metadata().map_or(0, |meta| meta.len()) == 0 {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(sys::text(layers.merged.join("out.tar")).as_deref(), Ok("before"));
+    assert_eq!(fs::read_dir(&layers.merged).unwrap().count(), 1);
+}

@@ -3,6 +3,8 @@
 mod apply;
 mod clone;
 mod diff;
+mod hostile;
+mod lay;
 mod layer_tar;
 mod limits;
 mod properties;
