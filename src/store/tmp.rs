@@ -348,8 +348,12 @@ pub(super) fn sweep(store: &Store, wait: bool) -> Result<Swept> {
     let mut doubts = Vec::new();
     for name in names {
         let path = tmp_path.join(String::from_utf8_lossy(&name).as_ref());
-        if let Some(doubt) = doubt::Doubt::reopen(store, &name)? {
-            doubts.push(doubt);
+        if doubt::is_note(&name) {
+            // Never deleted as rubbish, also when it loses its lock just now.
+            match doubt::Doubt::reopen(store, &name)? {
+                Some(doubt) => doubts.push(doubt),
+                None => swept.live = swept.live.saturating_add(1),
+            }
             continue;
         }
         match sweep_one(tmp, &name) {
