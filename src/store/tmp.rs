@@ -142,6 +142,20 @@ impl TmpDir {
         io::sync_fs(self.dir()?).map_err(StoreError::errno("write to disk", &self.path))
     }
 
+    /// Brings the files that lie directly in it to disk, and itself: for what is few and small.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn sync_files(&self) -> Result<()> {
+        let dir = self.dir()?;
+        for name in super::layout::names_in(dir, &self.path)? {
+            at::open_at(dir, name.as_bytes(), libc::O_RDONLY)
+                .and_then(|file| io::sync(file, false))
+                .map_err(StoreError::errno("write to disk", self.path.join(&name)))?;
+        }
+        io::sync(dir, false).map_err(StoreError::errno("write to disk", &self.path))
+    }
+
     /// Gives it the name `name` in `to` in one step, unless something has that name. It must have been synced.
     ///
     /// # Errors
