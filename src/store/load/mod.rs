@@ -79,7 +79,7 @@ impl Store {
         let mut plans = plans(&mut members, options)?;
         if let Some(tag) = &options.tag {
             match plans.as_mut_slice() {
-                [plan] => plan.names = vec![tag.clone()],
+                [plan] => plan.names = vec![tag.to_string()],
                 more => {
                     return Err(StoreError::Refused(format!(
                         "--tag names one image, but there are {} in {}: choose one with --ref",
@@ -89,6 +89,10 @@ impl Store {
                 }
             }
         }
+        let names = plans
+            .iter()
+            .map(|plan| names_of(plan, &members.shown))
+            .collect::<Result<Vec<_>>>()?;
         // A layer that several images have is read more than once from an archive in which it stands once.
         let mut uses: HashMap<String, usize> = HashMap::new();
         for layer in plans.iter().flat_map(|plan| &plan.layers) {
@@ -102,14 +106,14 @@ impl Store {
         }
         members.finish()?;
         let mut loaded = Vec::new();
-        for (plan, stack) in &ready {
+        for ((plan, stack), names) in ready.iter().zip(names) {
             let config = match &plan.config {
                 Config::Whole(config) => config.clone(),
                 Config::Old(old) => old.config(&stack.diff_ids)?,
             };
             loaded.push(Loaded {
-                id: self.add_image(&config, plan.manifest.as_deref(), &plan.names)?,
-                names: plan.names.clone(),
+                id: self.add_image(&config, plan.manifest.as_deref(), &names)?,
+                names,
                 notes: stack.notes.clone(),
             });
         }
@@ -174,6 +178,20 @@ impl Store {
                 error => error,
             })
     }
+}
+
+fn names_of(plan: &Plan, shown: &str) -> Result<Vec<Name>> {
+    plan.names
+        .iter()
+        .map(|text| {
+            text.parse().map_err(|error: StoreError| {
+                StoreError::archive(
+                    shown,
+                    format!("an image has a name that cannot be used ({error}); give it another with --tag"),
+                )
+            })
+        })
+        .collect()
 }
 
 /// The layers of an image that is being loaded.

@@ -87,13 +87,14 @@ fn seen(root: &Path) -> Tree {
 /// The modification time of a directory is no change: one that is not told keeps the time it had, and one that is
 /// told, and new ones, have the new time. The root's is nobody's.
 fn expected(old: &Tree, new: &Tree, changes: &[Change]) -> Tree {
-    let told: BTreeSet<PathBuf> = changes.iter().map(|change| path_of(change)).collect();
+    let told: BTreeSet<PathBuf> = changes.iter().map(path_of).collect();
     let mut expected = new.clone();
     for (path, entry) in &mut expected.0 {
-        if entry.get("type").is_some_and(|kind| kind == "directory") && !told.contains(path) {
-            if let Some(time) = old.0.get(path).and_then(|entry| entry.get("mtime")) {
-                entry.insert("mtime".into(), time.clone());
-            }
+        if entry.get("type").is_some_and(|kind| kind == "directory")
+            && !told.contains(path)
+            && let Some(time) = old.0.get(path).and_then(|entry| entry.get("mtime"))
+        {
+            entry.insert("mtime".into(), time.clone());
         }
     }
     expected

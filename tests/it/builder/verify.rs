@@ -41,7 +41,9 @@ fn every_difference_is_named() {
     if !need_root("every_difference_is_named") {
         return;
     }
-    let changes: &[(&str, fn(&Path), &[&str])] = &[
+    /// What is done, how, and the words by which it is told.
+    type Change = (&'static str, fn(&Path), &'static [&'static str]);
+    let changes: &[Change] = &[
         ("nothing", |_| (), &[]),
         (
             "data of the same size and time",

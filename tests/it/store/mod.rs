@@ -7,6 +7,12 @@
 pub mod bench;
 mod build;
 mod containers;
+mod crash;
+#[cfg(feature = "fault-injection")]
+mod faults;
+mod hostile;
 mod images;
 mod pack;
+mod room;
+mod sharing;
 mod shop;

@@ -1,6 +1,5 @@
 //! What a container changed: diff, commit, export.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
