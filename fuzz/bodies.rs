@@ -183,7 +183,13 @@ struct Ground {
 impl Ground {
     fn new() -> Self {
         // In memory where that can be: the disk is not what is tried here.
-        let usual = || PathBuf::from(if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/var/tmp" });
+        let usual = || {
+            PathBuf::from(if Path::new("/dev/shm").is_dir() {
+                "/dev/shm"
+            } else {
+                "/var/tmp"
+            })
+        };
         let within = std::env::var_os("PLYFS_TEST_DIR").map_or_else(usual, PathBuf::from);
         let dir = tempfile::Builder::new()
             .prefix("plyfs-fuzz-")

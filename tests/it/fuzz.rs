@@ -103,7 +103,7 @@ fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
                     (386, 48),
                     (483, 12),
                 ]);
-                let value: &[u8] = *rng.pick(&[
+                let value: &[u8] = rng.pick::<&[u8]>(&[
                     &b"00000000000\0"[..],
                     b"77777777777\0",
                     b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff",
@@ -182,7 +182,10 @@ fn the_corpus_is_up_to_date() {
             fs::write(path, data).unwrap();
         } else {
             let same = fs::read(&path).unwrap() == data;
-            assert!(same, "{path:?} is not what this test makes: run it with PLYFS_FUZZ_BLESS=1");
+            assert!(
+                same,
+                "{path:?} is not what this test makes: run it with PLYFS_FUZZ_BLESS=1"
+            );
         }
     };
     let layers: &[(&str, &[Item])] = &[
