@@ -119,7 +119,7 @@ impl Container<'_> {
     /// When something cannot be read, changed meanwhile, or cannot be kept in a layer; an instruction that is not
     /// understood.
     pub fn commit(&self, commit: &Commit, names: &[Name], progress: &dyn Progress) -> Result<Committed> {
-        let _kept = self.keep()?;
+        let _turn = self.turn()?;
         let image = self.store.image(&self.record.image)?;
         let mut config = self.settled_config(&image)?;
         for text in &commit.changes {
@@ -225,12 +225,12 @@ impl Container<'_> {
     /// # Errors
     /// When it cannot be mounted or read, or `to` not be written.
     pub fn export(&self, to: impl Write) -> Result<Written> {
+        let turn = self.turn()?;
         let view = match self.in_use()? {
             Use::Idle => {
                 self.remove_merged()?;
                 crate::sys::at::mkdir_at(&self.dir, b"merged", 0o700)
                     .map_err(StoreError::errno("make", self.path.join("merged")))?;
-                let _kept = self.keep()?;
                 Some(View::mount(
                     self.directories(),
                     Some(self.source()),
@@ -251,6 +251,7 @@ impl Container<'_> {
         if mounted_here {
             self.remove_merged()?;
         }
+        drop(turn);
         written
     }
 
