@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use plyfs::builder::BuildError;
 use plyfs::builder::diff::{Change, Upper, diff_trees, diff_upper};
-use plyfs::format::Namespace;
+use plyfs::format::{Links, Namespace, TreeId};
 
 use crate::common::plant::{PLANTED, plant};
 use crate::common::{
@@ -582,6 +582,59 @@ fn a_name_copied_out_of_a_group_of_the_lower() {
     let group = [file("a", "1"), hard("b", "a")];
     let layers = planted(&group, &group);
     assert!(upper(&layers.upper, &layers.lower).is_empty());
+}
+
+#[test]
+fn a_stored_layer_has_a_record_of_its_links() {
+    let layers = planted(
+        &[
+            dir("root"),
+            file("root/a", "1"),
+            file("root/b", "1"),
+            hard("root/c", "root/b"),
+        ],
+        &[file("a", "1"), file("b", "1")],
+    );
+    // As if another layer had it too.
+    link(layers.base(), "l/root/a", "w/a");
+    let tree = layers.lower.join("root");
+    let number = sys::stat(tree.join("b")).unwrap().st_ino;
+    let links = Links::new(TreeId::of(root(&tree)).unwrap(), [(number, 2)]);
+    sys::put(layers.lower.join("links"), links.encode()).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_plyfs"))
+        .args(["layer", "diff", "--upper"])
+        .arg(&layers.upper)
+        .arg("--lower")
+        .arg(&tree)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "C /b\n");
+}
+
+#[test]
+fn who_does_not_own_the_files_can_compare_them() {
+    if !need_root("who_does_not_own_the_files_can_compare_them") {
+        return;
+    }
+    let layers = planted(&[dir("d"), file("d/f", "1")], &[dir("d"), file("d/f", "2")]);
+    let lines = crate::common::as_user(crate::common::who::ANN, || trees(&layers.lower, &layers.upper));
+    assert_eq!(lines, ["C /d", "C /d/f (content)"]);
+}
+
+#[test]
+fn comparing_leaves_access_times_alone() {
+    let nodes = [dir("d"), file("d/f", "same")];
+    let layers = planted(&nodes, &nodes);
+    let times = || {
+        ["l", "l/d", "l/d/f"].map(|name| {
+            let stat = sys::stat(layers.base().join(name)).unwrap();
+            (stat.st_atime, stat.st_atime_nsec)
+        })
+    };
+    let before = times();
+    assert!(trees(&layers.lower, &layers.upper).is_empty());
+    assert_eq!(times(), before);
 }
 
 #[test]
