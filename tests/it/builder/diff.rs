@@ -721,10 +721,14 @@ fn the_cost_is_that_of_the_change() {
         sys::mkdir(&at, 0o755).unwrap();
         sys::put(at.join("5"), "changed").unwrap();
     }
-    let begun = Instant::now();
-    let lines = upper(&layers.upper, &layers.lower);
-    let took = begun.elapsed();
-    assert_eq!(lines.len(), 20);
-    // Listing a hundred thousand names takes longer than this, and that is not counted as a change.
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    // The best of a few, since other tests run beside this one.
+    let times = (0..5).map(|_| {
+        let begun = Instant::now();
+        assert_eq!(upper(&layers.upper, &layers.lower).len(), 20);
+        begun.elapsed()
+    });
+    let took = times.min().unwrap();
+    // Listing a hundred thousand names takes longer than this.
+    println!("10 changes over 100,000 names: {took:?}");
+    assert!(took < Duration::from_millis(20), "{took:?}");
 }
