@@ -18,6 +18,14 @@ fn names_and_ids() {
     assert!(said.contains("taken by container"), "{said}");
     let (status, _, said) = yard.run(&["container", "create", "--name", "o/e", "base:1"]);
     assert_eq!(status, Some(2), "{said}");
+    // An image of settings only.
+    let context = yard.shop.path("context");
+    sys::mkdir(&context, 0o755).unwrap();
+    sys::put(context.join("Containerfile"), "FROM scratch\nLABEL a=b\n").unwrap();
+    yard.ok(&["image", "build", "-t", "empty:1", context.to_str().unwrap()]);
+    let (status, _, said) = yard.run(&["container", "create", "empty:1"]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("empty:1 has no layers"), "{said}");
     yard.ok(&["container", "create", "base:1"]);
     let named = yard.ok(&["container", "inspect", "-f", "{{ .Name }}", &id[..12]]);
     assert_eq!(named, "/one");
