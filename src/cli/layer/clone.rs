@@ -96,13 +96,14 @@ impl CloneArgs {
             }),
             None => None,
         };
+        // Before anything is made: from here on Ctrl-C tidies up.
+        let bar = Bar::new();
         let manifest = self.manifest.as_deref().map(NewManifest::create).transpose()?;
         let newborn = place.make()?;
         let mut linker = Linker::new();
         if self.no_owner {
             linker = linker.without_owners();
         }
-        let bar = Bar::new();
         let made =
             clone_tree(base.as_fd(), newborn.root(), &linker, &bar).map_err(|error| self.explain(&error))?;
         if let Some(manifest) = &manifest {
@@ -113,12 +114,15 @@ impl CloneArgs {
             let to = BufWriter::new(&manifest.file);
             record(newborn.root(), recording, to, &bar)?;
         }
+        let links = linker.report();
+        if links.new_inodes() > 0 {
+            newborn.sync()?;
+        }
         newborn.publish()?;
         if let Some(manifest) = manifest {
             manifest.keep();
         }
         drop(bar);
-        let links = linker.report();
         for (path, reason) in &links.skipped {
             eprintln!("plyfs: {path}: {reason}");
         }
