@@ -45,6 +45,7 @@ pub fn clone_tree(
     progress: &dyn Progress,
 ) -> Result<CloneReport> {
     progress.begin("clone", None);
+    linker.prepare(from, to)?;
     let job = Cloner {
         root: to,
         linker,
@@ -169,8 +170,9 @@ impl Cloner<'_> {
         if late {
             meta.permissions |= 0o700;
         }
-        meta.give_fd(&pair.to)
-            .map_err(failed("give owner, attributes and times to"))
+        self.linker
+            .give(meta, &pair.to)
+            .map_err(failed(super::link::GIVE))
             .map_err(named)?;
         drop(pair);
         let more = below.len();

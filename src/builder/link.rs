@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use self::copies::Copies;
+use super::links::Groups;
 use super::{BuildError, Kind, Result, TreePath};
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, at, stat};
+use crate::sys::{Errno, at, fault, stat};
 
 /// Where a name is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,8 @@ pub struct LinkReport {
     pub copied: u64,
     /// Bytes of data those took.
     pub bytes_copied: u64,
+    /// Objects that belong to the caller because their owner could not be kept; see [`Linker::without_owners`].
+    pub disowned: u64,
     /// Objects left out, and why: sockets that cannot be linked.
     pub skipped: Vec<(TreePath, String)>,
 }
@@ -65,20 +68,27 @@ impl LinkReport {
 pub struct Linker {
     overflow: Option<OwnedFd>,
     limit: Option<u32>,
+    without_owners: bool,
     copies: Copies,
     /// The trees lie on different file systems, so a link need not be tried.
     crossed: AtomicBool,
+    /// Which inodes of the source have several names there, where that is known: only their copies are remembered.
+    groups: Mutex<Option<Groups>>,
     linked: AtomicU64,
     reflinked: AtomicU64,
     copied: AtomicU64,
     bytes_copied: AtomicU64,
+    disowned: AtomicU64,
     skipped: Mutex<Vec<(TreePath, String)>>,
 }
 
 impl Linker {
     /// A linker that remembers its copies as long as it lives.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            limit: fault::link_limit(),
+            ..Self::default()
+        }
     }
 
     /// A linker that keeps copies of full inodes in the directory `dir`, on the file system of the source, for
@@ -86,7 +96,7 @@ impl Linker {
     pub fn with_overflow(dir: OwnedFd) -> Self {
         Self {
             overflow: Some(dir),
-            ..Self::default()
+            ..Self::new()
         }
     }
 
@@ -94,6 +104,42 @@ impl Linker {
     #[must_use]
     pub fn link_limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// Gets ready for the trees `from` and `to`. If they lie on different file systems, counts the names of each
+    /// inode of `from`: all copies would have to be remembered else, since in a layer no link count is 1.
+    pub(super) fn prepare(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        let device = |root| {
+            stat::stat_fd(root)
+                .map(|stat| stat.dev)
+                .map_err(|errno| BuildError::Call {
+                    what: "look at",
+                    path: TreePath::root(),
+                    errno,
+                })
+        };
+        let crossed = device(from)? != device(to)?;
+        self.crossed.store(crossed, Ordering::Relaxed);
+        *self.groups.lock() = if crossed { Some(Groups::of(from)?) } else { None };
+        Ok(())
+    }
+
+    /// Whether the source surely has no other name that is going to be asked for.
+    fn is_alone(&self, stat: &Stat) -> bool {
+        stat.nlink == 1
+            || self
+                .groups
+                .lock()
+                .as_ref()
+                .is_some_and(|groups| groups.names_of(stat.ino) == 1)
+    }
+
+    /// Lets a new inode belong to the caller where its owner cannot be kept (without privilege). It then has neither
+    /// setuid and setgid bits nor attributes that only a privileged caller may set.
+    #[must_use]
+    pub fn without_owners(mut self) -> Self {
+        self.without_owners = true;
         self
     }
 
@@ -129,6 +175,7 @@ impl Linker {
             reflinked: self.reflinked.load(Ordering::Relaxed),
             copied: self.copied.load(Ordering::Relaxed),
             bytes_copied: self.bytes_copied.load(Ordering::Relaxed),
+            disowned: self.disowned.load(Ordering::Relaxed),
             skipped: self.skipped.lock().clone(),
         }
     }
@@ -161,11 +208,14 @@ impl Linker {
                 self.skipped.lock().push((to.path(), reason));
                 Ok(())
             }
-            _ if source.stat.nlink == 1 => self.copy(source, kind, to.dir, to.name, to).map(|_| ()),
+            _ if self.is_alone(&source.stat) => self.copy(source, kind, to.dir, to.name, to).map(|_| ()),
             _ => self.instead_of_group(source, kind, to, errno),
         }
     }
 }
+
+/// What is tried when a new inode gets its metadata, in messages.
+pub const GIVE: &str = "give owner, attributes and times to";
 
 /// An object to be linked or copied.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! `plyfs image`: the images of the store.
 
+mod build;
 mod history;
 mod import;
 mod inspect;
@@ -15,6 +16,7 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 
+pub(super) use ls::short as short_id;
 pub(super) use rm::list as list_removal;
 
 const EXAMPLES: &str = "\
@@ -23,6 +25,7 @@ which every file that did not change is a hard link to the one below.
 
 Examples:
   plyfs image load debian.tar          what 'docker save' or 'skopeo copy' wrote
+  plyfs image build -t app .           from a Containerfile
   plyfs image ls
   plyfs image inspect -f '{{ .GraphDriver.Data.RootDir }}' debian
   plyfs image rm debian
@@ -39,6 +42,7 @@ pub(super) struct ImageArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(build::BuildArgs),
     Load(load::LoadArgs),
     Import(import::ImportArgs),
     Save(save::SaveArgs),
@@ -53,6 +57,7 @@ impl ImageArgs {
     pub(super) fn run(self, root: Option<&Path>) -> Result<(), Failure> {
         env_logger::init();
         match self.command {
+            Command::Build(arguments) => arguments.run(root),
             Command::Load(arguments) => arguments.run(root),
             Command::Import(arguments) => arguments.run(root),
             Command::Save(arguments) => arguments.run(root),

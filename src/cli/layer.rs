@@ -1,5 +1,6 @@
 //! `plyfs layer`: the builder on plain directories, with no store behind it.
 
+mod apply;
 mod clone;
 mod diff;
 mod verify;
@@ -19,6 +20,8 @@ every file is a hard link to the parent's; what changes gets a new inode, so the
 parent stays as it is.
 
 Examples:
+  plyfs layer apply base.tar.gz base                       a tree out of an archive
+  plyfs layer apply --parent base change.tar child         a child with changes
   plyfs layer clone --manifest child.manifest base child   a child without changes
   plyfs layer verify child --manifest child.manifest       is it still the same?
   plyfs layer diff base child                              what changed
@@ -36,6 +39,7 @@ pub(super) struct LayerArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Apply(apply::ApplyArgs),
     Clone(clone::CloneArgs),
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
@@ -45,6 +49,7 @@ impl LayerArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         env_logger::init();
         match self.command {
+            Command::Apply(arguments) => arguments.run(),
             Command::Clone(arguments) => arguments.run(),
             Command::Diff(arguments) => arguments.run(),
             Command::Verify(arguments) => arguments.run(),

@@ -3,10 +3,12 @@
 //! Two grammars share the name `plyfs`: commands (`plyfs mount ...`), and the form mount(8) uses for every file
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
+mod container;
 mod generate;
 mod image;
 mod inspect;
 mod layer;
+mod limits;
 mod list;
 mod mount;
 mod output;
@@ -73,6 +75,7 @@ enum Command {
     Umount(umount::UmountArgs),
     List(list::ListArgs),
     Image(image::ImageArgs),
+    Container(container::ContainerArgs),
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
     Unshare(unshare::UnshareArgs),
@@ -87,6 +90,8 @@ enum Failure {
     Usage(String),
     /// It could not be done.
     Failed(String),
+    /// Everything has been said; the exit status is that of a command that was run.
+    Status(u8),
 }
 
 impl Failure {
@@ -143,6 +148,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             eprintln!("plyfs: {reason}");
             ExitCode::FAILURE
         }
+        Err(Failure::Status(status)) => ExitCode::from(status),
     }
 }
 
@@ -176,6 +182,7 @@ impl Cli {
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Image(arguments) => arguments.run(self.root.as_deref()),
+            Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),

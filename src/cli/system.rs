@@ -1,5 +1,7 @@
 //! `plyfs system`: the store as a whole.
 
+mod check;
+mod df;
 mod prune;
 
 use std::path::Path;
@@ -9,7 +11,9 @@ use clap::{Args, Subcommand};
 use super::Failure;
 
 const EXAMPLES: &str = "\
-Example:
+Examples:
+  plyfs system df         what each image costs, and what removing it would free
+  plyfs system check      is everything as it was?
   plyfs system prune      remove what nothing needs";
 
 /// What the store holds and costs, whether it is sound, and making room.
@@ -22,6 +26,8 @@ pub(super) struct SystemArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Df(df::DfArgs),
+    Check(check::CheckArgs),
     Prune(prune::PruneArgs),
 }
 
@@ -29,6 +35,8 @@ impl SystemArgs {
     pub(super) fn run(self, root: Option<&Path>) -> Result<(), Failure> {
         env_logger::init();
         match self.command {
+            Command::Df(arguments) => arguments.run(root),
+            Command::Check(arguments) => arguments.run(root),
             Command::Prune(arguments) => arguments.run(root),
         }
     }

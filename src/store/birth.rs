@@ -13,7 +13,8 @@ use std::io::Read;
 use super::doubt::{Doubt, Subject};
 use super::layer::Layer;
 use super::tmp::{Published, TmpDir, Turn};
-use super::{ChainId, DiffId, Result, Store, tree};
+use super::tree::{self, Incoming};
+use super::{ChainId, DiffId, Result, Store};
 use crate::builder::Progress;
 
 impl Store {
@@ -29,6 +30,22 @@ impl Store {
         &self,
         parent: Option<&ChainId>,
         archive: impl Read + Send,
+        expected: Option<DiffId>,
+        progress: &dyn Progress,
+    ) -> Result<Layer> {
+        let incoming = Incoming {
+            title: "layer".to_owned(),
+            size: None,
+            archive,
+        };
+        self.add_incoming(parent, incoming, expected, progress)
+    }
+
+    /// As [`Store::add_layer`], with a title and a length for the progress.
+    pub(super) fn add_incoming(
+        &self,
+        parent: Option<&ChainId>,
+        incoming: Incoming<impl Read + Send>,
         expected: Option<DiffId>,
         progress: &dyn Progress,
     ) -> Result<Layer> {
@@ -51,7 +68,7 @@ impl Store {
         let built = tree::build(
             parent.as_ref(),
             &fresh,
-            archive,
+            incoming,
             expected,
             self.limits(),
             progress,

@@ -24,11 +24,19 @@ impl Freed {
         }
     }
 
-    fn one(&mut self, stat: &Stat) {
-        *self = self.and(Self {
+    pub(super) fn without(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            inodes: self.inodes.saturating_sub(other.inodes),
+        }
+    }
+
+    /// One object, with its last name.
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self {
             bytes: stat.blocks.saturating_mul(512),
             inodes: 1,
-        });
+        }
     }
 }
 
@@ -67,7 +75,7 @@ pub(super) fn delete_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Freed> {
             continue;
         }
         let Some((name, level)) = path.pop() else { break };
-        freed.one(&stat::stat_fd(&level.dir)?);
+        freed = freed.and(Freed::of(&stat::stat_fd(&level.dir)?));
         drop(level);
         let parent = path.last().map_or(dir, |(_, level)| level.dir.as_fd());
         match at::rmdir_at(parent, &name) {
@@ -88,7 +96,7 @@ fn unlink(dir: BorrowedFd<'_>, name: &[u8], freed: &mut Freed) -> Result<bool> {
         return Ok(true);
     }
     match at::unlink_at(dir, name) {
-        Ok(()) if stat.nlink == 1 => freed.one(&stat),
+        Ok(()) if stat.nlink == 1 => *freed = freed.and(Freed::of(&stat)),
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),
     }
@@ -184,7 +192,7 @@ mod tests {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(dir.join("f"), b"").unwrap();
             std::fs::hard_link(dir.join("f"), place.path().join(format!("kept-{n}"))).unwrap();
-            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         assert_eq!(delete_tree(open(place.path()).as_fd(), b"t").unwrap().inodes, 301);
         assert!(!place.path().join("t").exists());

@@ -141,6 +141,10 @@ pub(super) fn settle(store: &Store, mut doubts: Vec<Doubt>, wait: bool) -> Resul
         match doubt.subject {
             Subject::Image(id) => {
                 if needs.image_is_unneeded(&id) {
+                    // Its layers are in doubt from now on; this note has to stand until those do.
+                    let chain = needs.chain_of(&id);
+                    let notes = Doubt::note_all(store, chain.iter().map(|id| Subject::Layer(*id)))?;
+                    layers.extend(chain.into_iter().zip(notes));
                     graves.extend(store.bury_image(&id, &mut needs, &exclusive)?);
                 }
                 doubt.clear(store)?;

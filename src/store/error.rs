@@ -54,7 +54,7 @@ pub enum StoreError {
         ids: Vec<String>,
     },
     /// A name or id that cannot be one.
-    #[error("'{text}' is not {what}: {why}")]
+    #[error("'{}' is not {what}: {why}", text.escape_debug())]
     Grammar {
         /// As it was typed.
         text: String,

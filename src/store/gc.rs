@@ -35,6 +35,7 @@ pub(super) struct Needs {
     tops: BTreeMap<ChainId, BTreeSet<ImageId>>,
     /// For each layer that a container names, or that the build cache keeps: those.
     lowers: BTreeMap<ChainId, BTreeSet<String>>,
+    chains: BTreeMap<ImageId, Vec<ChainId>>,
     names: BTreeMap<ImageId, BTreeSet<Name>>,
     pub(super) containers: Vec<ContainerUse>,
 }
@@ -66,6 +67,11 @@ impl Needs {
             only.push(id);
         }
         only
+    }
+
+    /// The layers of an image, the base first.
+    pub(super) fn chain_of(&self, id: &ImageId) -> Vec<ChainId> {
+        self.chains.get(id).cloned().unwrap_or_default()
     }
 
     /// Neither a name nor a container.
@@ -130,9 +136,11 @@ impl Store {
             needs.names.entry(id).or_default().insert(name);
         }
         for image in self.images()? {
-            if let Some(top) = image.top() {
-                needs.tops.entry(top).or_default().insert(*image.id());
+            let chain = image.chain();
+            if let Some(top) = chain.last() {
+                needs.tops.entry(*top).or_default().insert(*image.id());
             }
+            needs.chains.insert(*image.id(), chain);
         }
         let path = self.overlay_path();
         for name in names_in(self.overlay(), &path)? {

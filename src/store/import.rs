@@ -8,7 +8,7 @@ use oci_spec::image::{Arch, Os};
 use serde_json::json;
 
 use super::tmp::TmpDir;
-use super::{DiffId, ImageId, Layer, Name, Result, Store, StoreError};
+use super::{DiffId, Layer, Loaded, Name, Result, Store, StoreError};
 use crate::builder::{Progress, layer_tar};
 
 impl Store {
@@ -22,7 +22,7 @@ impl Store {
         shown: &str,
         name: Option<&Name>,
         progress: &dyn Progress,
-    ) -> Result<ImageId> {
+    ) -> Result<Loaded> {
         let layer = self
             .add_layer(None, archive, None, progress)
             .map_err(|error| match error {
@@ -41,7 +41,7 @@ impl Store {
         path: &Path,
         name: Option<&Name>,
         progress: &dyn Progress,
-    ) -> Result<ImageId> {
+    ) -> Result<Loaded> {
         let shown = path.display().to_string();
         let tree = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
         // Against an empty directory everything is new.
@@ -58,15 +58,22 @@ impl Store {
                 error => error,
             })?;
         nothing.remove()?;
-        for (path, why) in written.skipped {
-            log::warn!("{shown}: {path} is left out: {why}");
-        }
-        self.import(&layer, &shown, name)
+        let mut loaded = self.import(&layer, &shown, name)?;
+        let skipped = written.skipped.iter();
+        loaded
+            .notes
+            .extend(skipped.map(|(path, why)| format!("{shown}: {path} is left out: {why}")));
+        Ok(loaded)
     }
 
-    fn import(&self, layer: &Layer, shown: &str, name: Option<&Name>) -> Result<ImageId> {
+    fn import(&self, layer: &Layer, shown: &str, name: Option<&Name>) -> Result<Loaded> {
         let config = config(&layer.diff_id()?, shown)?;
-        self.add_image(&config, None, name.map(std::slice::from_ref).unwrap_or_default())
+        let names: Vec<Name> = name.cloned().into_iter().collect();
+        Ok(Loaded {
+            id: self.add_image(&config, None, &names)?,
+            names,
+            notes: layer.note_lines(),
+        })
     }
 }
 

@@ -60,6 +60,18 @@ impl Layer {
         &self.notes
     }
 
+    /// The first of [`Layer::notes`] as lines for people.
+    pub(super) fn note_lines(&self) -> Vec<String> {
+        const MOST: usize = 20;
+        let line = |(path, why): &(TreePath, String)| format!("layer {}: {path}: {why}", self.id);
+        let mut lines: Vec<String> = self.notes.iter().take(MOST).map(line).collect();
+        let more = self.notes.len().saturating_sub(MOST);
+        if more > 0 {
+            lines.push(format!("layer {}: and {more} more objects", self.id));
+        }
+        lines
+    }
+
     /// A descriptor of its directory, with the shared lock.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()

@@ -60,12 +60,15 @@ impl Store {
         Ok(store)
     }
 
-    /// Deletes what killed processes left in `tmp/`, as [`Store::open`] does.
+    /// Deletes what killed processes left in `tmp/`, and halves of containers, as [`Store::open`] does.
     ///
     /// # Errors
     /// When it cannot be deleted.
     pub fn sweep(&self) -> Result<Swept> {
-        tmp::sweep(self, true)
+        super::view::clear_dead(&self.path.join("tmp"))?;
+        let swept = tmp::sweep(self, true)?;
+        super::container::sweep(self)?;
+        Ok(swept)
     }
 
     /// What is refused as too much in a layer's archive.

@@ -23,6 +23,7 @@
 
 mod birth;
 pub mod build;
+mod check;
 pub mod container;
 mod delete;
 mod doubt;
@@ -43,9 +44,11 @@ pub mod runtime;
 mod save;
 mod tmp;
 mod tree;
+mod usage;
 pub mod userns;
 pub mod view;
 
+pub use check::{Checked, Wrong};
 pub use delete::Freed;
 pub use error::{Result, StoreError};
 pub use gc::ContainerUse;
@@ -61,3 +64,4 @@ pub use remove::Removal;
 pub use save::{Compression, Format, SaveOptions};
 pub use tmp::{Published, Swept, TmpDir};
 pub use tree::Birth;
+pub use usage::{ImageUsage, Space, Usage};

@@ -103,6 +103,8 @@ impl Store {
         let (mut removal, graves) = self.take_away(&images, &all, &mut needs, &exclusive)?;
         drop(exclusive);
         removal.freed = delete(graves)?;
+        super::build::cache::prune(self)?;
+        super::container::sweep(self)?;
         let swept = self.sweep()?;
         removal.rubbish = swept.deleted;
         removal.freed = removal.freed.and(swept.freed);

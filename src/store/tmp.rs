@@ -14,7 +14,7 @@ use super::doubt;
 use super::lock::{still_named, try_exclusive, wait};
 use super::{Result, Store, StoreError};
 use crate::sys::at::RenameHow;
-use crate::sys::{self, Errno, at, dirent, io};
+use crate::sys::{self, Errno, at, dirent, io, stat};
 
 /// A directory in `tmp/`: deleted when this is dropped, unless it was published.
 #[derive(Debug)]
@@ -178,11 +178,16 @@ impl TmpDir {
         self.delete()
     }
 
+    /// What was in it counts as freed, but not the directory itself.
     fn delete(&mut self) -> Result<Freed> {
-        if self.dir.take().is_none() {
+        let Some(dir) = self.dir.take() else {
             return Ok(Freed::default());
-        }
-        delete_tree(self.tmp.as_fd(), self.name.as_bytes()).map_err(StoreError::errno("delete", &self.path))
+        };
+        let failed = || StoreError::errno("delete", &self.path);
+        let own = Freed::of(&stat::stat_fd(&dir).map_err(failed())?);
+        delete_tree(self.tmp.as_fd(), self.name.as_bytes())
+            .map(|freed| freed.without(own))
+            .map_err(failed())
     }
 }
 
@@ -347,12 +352,19 @@ pub(super) fn sweep(store: &Store, wait: bool) -> Result<Swept> {
             doubts.push(doubt);
             continue;
         }
-        match sweep_one(tmp, &name).map_err(StoreError::errno("delete", &path))? {
-            Some(freed) => {
+        match sweep_one(tmp, &name) {
+            Ok(Some(freed)) => {
                 swept.deleted = swept.deleted.saturating_add(1);
                 swept.freed = swept.freed.and(freed);
             }
-            None => swept.live = swept.live.saturating_add(1),
+            Ok(None) => swept.live = swept.live.saturating_add(1),
+            // What a killed maker had started, a container's runtime, may still write there or have a view mounted:
+            // the next who opens the store comes by again.
+            Err(errno @ (Errno::NOTEMPTY | Errno::NOENT | Errno::XDEV | Errno::BUSY)) => {
+                log::debug!("{} is still in use: {errno}", path.display());
+                swept.live = swept.live.saturating_add(1);
+            }
+            Err(errno) => return Err(StoreError::errno("delete", &path)(errno)),
         }
     }
     if !doubts.is_empty() {

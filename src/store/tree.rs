@@ -30,6 +30,15 @@ pub struct Birth {
     pub bytes_copied: u64,
 }
 
+/// An archive that becomes a layer.
+pub(super) struct Incoming<R> {
+    /// For the progress: "layer 2 of 5".
+    pub(super) title: String,
+    /// Bytes of the archive as it is packed, where that is known.
+    pub(super) size: Option<u64>,
+    pub(super) archive: R,
+}
+
 /// What came of an archive.
 pub(super) struct Built {
     pub(super) diff_id: DiffId,
@@ -41,7 +50,7 @@ pub(super) struct Built {
 pub(super) fn build(
     parent: Option<&Layer>,
     fresh: &TmpDir,
-    archive: impl Read + Send,
+    incoming: Incoming<impl Read + Send>,
     expected: Option<DiffId>,
     limits: Limits,
     progress: &dyn Progress,
@@ -60,7 +69,7 @@ pub(super) fn build(
     }
 
     let mut split = fresh.make_file("tar-split").map(BufWriter::new)?;
-    let mut archive = archive;
+    let mut archive = incoming.archive;
     let options = ApplyOptions {
         limits,
         record: Some(&mut split),
@@ -70,6 +79,7 @@ pub(super) fn build(
         expected: expected.map(|id| *id.as_bytes()),
         ..ApplyOptions::default()
     };
+    progress.begin(&incoming.title, incoming.size);
     let applied = apply_tar(root.as_fd(), &mut archive, options, progress)?;
     split
         .flush()
@@ -82,7 +92,7 @@ pub(super) fn build(
     let diff_id = DiffId::new(applied.diff_id);
     birth.archive_bytes = applied.archive_bytes;
 
-    let notes: Vec<(TreePath, String)> = applied.changes.notes.list;
+    let notes = applied.changes.notes.list;
     let parent_root = parent.map(Layer::root_fd).transpose()?;
     let inherited = match (parent, &parent_root) {
         (Some(parent), Some(root)) => Some(Parent {

@@ -16,9 +16,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitOptions, waitpid};
 
@@ -95,6 +97,39 @@ fn join(server: u32) -> Result<bool> {
         log::debug!("the working directory is not seen there: {error}");
     }
     Ok(true)
+}
+
+/// One process at a time, from [`enter`] until its view is mounted: two first ones would make two namespaces.
+#[derive(Debug)]
+pub struct Turn {
+    file: std::fs::File,
+}
+
+/// Waits for one's turn.
+///
+/// # Errors
+/// When there is no runtime directory, or the lock cannot be had.
+pub fn turn() -> Result<Turn> {
+    let path = registry::directory()?.join("namespace.lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StoreError::io("open", &path))?;
+    rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+        .map_err(StoreError::errno("lock", &path))?;
+    Ok(Turn { file })
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // By hand: the server of a view is a copy of this process and has the file open as well.
+        if let Err(errno) = flock(&self.file, FlockOperation::Unlock) {
+            log::debug!("namespace.lock: {errno}");
+        }
+    }
 }
 
 /// A range of subordinate ids.

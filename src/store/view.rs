@@ -1,12 +1,16 @@
 //! A merged view of a layer for the store's own use.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Result, StoreError};
+use crate::format::Namespace;
 use crate::mount::unmount::unmount;
-use crate::mount::{Directories, Options, Outcome, Request, mount};
+use crate::mount::{Directories, Options, Outcome, Request, mount, mountinfo, who};
 use crate::overlay::FsyncMode;
-use crate::sys::fusedev::exit_now;
+use crate::sys::Errno;
+use crate::sys::caller::Caller;
+use crate::sys::fusedev::{self, exit_now};
 
 /// How long a view lasts, and how safe its changes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +31,17 @@ pub struct View {
 }
 
 impl View {
-    /// Mounts. The background server is a copy of this process: to be called while it has no threads, and holds no
+    /// Mounts. What `mount` and `df` show as its source is `source`, or the lower's path. The background server is a copy of this process: to be called while it has no threads, and holds no
     /// lock but those that the view shall keep.
     ///
     /// # Errors
     /// Whatever stood in the way; nothing is mounted then.
-    pub fn mount(directories: Directories, lasting: Lasting, read_only: bool) -> Result<Self> {
+    pub fn mount(
+        directories: Directories,
+        source: Option<OsString>,
+        lasting: Lasting,
+        read_only: bool,
+    ) -> Result<Self> {
         let mut options = Options::default();
         options.attributes.read_only = read_only;
         if lasting == Lasting::Volatile {
@@ -42,7 +51,7 @@ impl View {
         let request = Request {
             directories,
             options,
-            source: Some("plyfs".into()),
+            source,
             foreground: false,
             remove_mount_point: false,
             log: false,
@@ -77,6 +86,41 @@ impl View {
             .map(|_| ())
             .map_err(StoreError::from)
     }
+}
+
+/// In which namespace a view that this process mounts keeps its private marks.
+#[must_use]
+pub fn marks() -> Namespace {
+    // As the mount's own probe finds: `trusted.` attributes are for root of the machine.
+    const CAP_SYS_ADMIN: u32 = 21;
+    if who::is_true_root() && Caller::read(std::process::id()).has(CAP_SYS_ADMIN) {
+        Namespace::Trusted
+    } else {
+        Namespace::User
+    }
+}
+
+/// Takes away the dead views below `place` that killed servers left: a directory with one in it cannot be deleted.
+///
+/// # Errors
+/// When the mount table cannot be read, or one cannot be unmounted.
+pub fn clear_dead(place: &Path) -> Result<()> {
+    let table = Path::new("/proc/self/mountinfo");
+    let mounts = mountinfo::read().map_err(StoreError::io("read", table))?;
+    let ours = mounts
+        .iter()
+        .filter(|mount| mount.kind == mountinfo::KIND && mount.point.starts_with(place));
+    for mount in ours {
+        let dead = matches!(
+            rustix::fs::statfs(&mount.point),
+            Err(Errno::NOTCONN | Errno::CONNABORTED)
+        );
+        if dead {
+            log::info!("{}: a dead view is cleared away", mount.point.display());
+            fusedev::detach(&mount.point, true).map_err(StoreError::errno("unmount", &mount.point))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for View {

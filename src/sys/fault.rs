@@ -18,8 +18,15 @@ pub fn point() -> Result<()> {
     Ok(())
 }
 
+/// How many links an inode can carry, if the file system is to look as if it could carry few: with the feature,
+/// what `PLYFS_LINK_LIMIT` says.
+#[cfg(not(feature = "fault-injection"))]
+pub fn link_limit() -> Option<u32> {
+    None
+}
+
 #[cfg(feature = "fault-injection")]
-pub use injected::point;
+pub use injected::{link_limit, point};
 
 #[cfg(feature = "fault-injection")]
 mod injected {
@@ -30,6 +37,11 @@ mod injected {
 
     static COUNT: AtomicU64 = AtomicU64::new(0);
     static FILE: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
+
+    /// See the module page.
+    pub fn link_limit() -> Option<u32> {
+        std::env::var("PLYFS_LINK_LIMIT").ok()?.parse().ok()
+    }
 
     /// Called before every system call that changes a layer; see the module page.
     ///

@@ -3,11 +3,12 @@
 //! All of this is for a process without other threads, since a namespace belongs to a thread.
 
 use std::ffi::{CStr, OsString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_change};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe};
@@ -87,9 +88,14 @@ pub fn name_of_user(uid: u32) -> Option<OsString> {
     Some(OsString::from_vec(name.to_bytes().to_vec()))
 }
 
-/// Makes a command start in a mount namespace of its own; with `hide_cgroups`, without the machine's cgroups in it.
-pub fn start_apart(command: &mut Command, hide_cgroups: bool) {
+/// Makes a command start in a mount namespace of its own, and get SIGTERM when this process ends; with
+/// `hide_cgroups`, without the machine's cgroups in it. It also keeps `kept` open, which must be open until the command has been started.
+pub fn start_apart(command: &mut Command, hide_cgroups: bool, kept: BorrowedFd<'_>) {
+    let kept = kept.as_raw_fd();
     let prepare = move || -> std::io::Result<()> {
+        end_with_parent()?;
+        // SAFETY: the descriptor is open, since the caller has it borrowed until the command is started.
+        rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(kept) }, FdFlags::empty())?;
         new_mount_namespace()?;
         if hide_cgroups {
             rustix::mount::mount(c"none", c"/sys/fs/cgroup", c"tmpfs", MountFlags::RDONLY, None)?;

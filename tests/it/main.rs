@@ -27,3 +27,4 @@ mod oracles;
 mod rootless;
 mod rules;
 mod smoke;
+mod store;

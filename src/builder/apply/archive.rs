@@ -46,6 +46,8 @@ pub(super) struct Rules {
     pub(super) digest_known: bool,
     /// What is not file data is taken down.
     pub(super) record: bool,
+    /// The archive is no layer: it can hold no marks.
+    pub(super) refuse_marks: bool,
 }
 
 /// An archive being laid over a tree.
@@ -54,10 +56,18 @@ pub(super) struct Layer<'a> {
     entries: Entries<Chunks>,
     recorder: Option<Recorder>,
     rules: Rules,
+    /// The directory of which it was remembered last that something of this layer lies below.
+    noted: Option<TreePath>,
+    progress: &'a dyn Progress,
 }
 
 impl<'a> Layer<'a> {
-    pub(super) fn new(tree: Tree<'a>, chunks: Chunks, rules: Rules) -> Result<Self> {
+    pub(super) fn new(
+        tree: Tree<'a>,
+        chunks: Chunks,
+        rules: Rules,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
         let mut entries = Entries::new(chunks).limited(rules.limits.bytes, "--max-bytes");
         let mut recorder = None;
         if rules.record {
@@ -69,13 +79,15 @@ impl<'a> Layer<'a> {
             entries,
             recorder,
             rules,
+            noted: None,
+            progress,
         })
     }
 
     /// Lays all entries over the tree, and reads the archive to its last byte; answers its length.
-    pub(super) fn run(mut self, progress: &dyn Progress) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
+    pub(super) fn run(mut self) -> Result<(Tree<'a>, Option<Recorder>, u64)> {
         while let Some(entry) = self.entries.next()? {
-            if progress.stopped() {
+            if self.progress.stopped() {
                 return Err(BuildError::Interrupted);
             }
             let raw = self.entries.take_raw();
@@ -160,6 +172,12 @@ impl<'a> Layer<'a> {
         let (path, _) = clean(&entry.name);
         if !self.tree.names.add(path.as_bytes(), self.tree.root)? {
             return Err(refused(&path, "two entries of the archive have this name"));
+        }
+        if self.rules.refuse_marks && path.names().any(|name| name.starts_with(MARK)) {
+            return Err(refused(
+                &path,
+                "names that begin with .wh. mean something else in a layer",
+            ));
         }
         let last = path.names().next_back().unwrap_or_default();
         let in_marks = path
@@ -280,7 +298,7 @@ impl<'a> Layer<'a> {
             return self.directory(path, &meta);
         }
         let (dir, name) = self.tree.parent(path)?;
-        self.note_below(&dir, path)?;
+        self.note_below(path)?;
         self.tree.clear(&dir, name)?;
         match kind {
             Kind::File => self.write_file(&dir, name, path, &meta, &entry, true),
@@ -314,7 +332,7 @@ impl<'a> Layer<'a> {
             return self.tree.change_directory(&root, meta);
         }
         let (dir, name) = self.tree.parent(path)?;
-        self.note_below(&dir, path)?;
+        self.note_below(path)?;
         match dir.look(name)? {
             Some(stat) if stat.is_dir() => {
                 let found = self.tree.places.find(path, None)?;
@@ -330,10 +348,12 @@ impl<'a> Layer<'a> {
     }
 
     /// Remembers that the directories above have something of this layer below them.
-    fn note_below(&mut self, dir: &Dir, path: &TreePath) -> Result<()> {
-        if dir.noted.replace(true) {
+    fn note_below(&mut self, path: &TreePath) -> Result<()> {
+        let above = path.split().map(|(above, _)| above);
+        if above == self.noted {
             return Ok(());
         }
+        self.noted = above;
         let mut path = path.clone();
         while let Some((above, _)) = path.split() {
             if !self.tree.names.add(&with(BELOW, &above), self.tree.root)? {
@@ -382,7 +402,7 @@ impl<'a> Layer<'a> {
             length: entry.size,
         }];
         let extents = entry.extents.as_deref().unwrap_or(&whole);
-        let (entries, recorder) = (&mut self.entries, &mut self.recorder);
+        let (entries, recorder, progress) = (&mut self.entries, &mut self.recorder, self.progress);
         let ino = self.tree.make_file(dir, name, meta, &mut |tree, file| {
             let mut end = 0;
             for extent in extents {
@@ -390,6 +410,9 @@ impl<'a> Layer<'a> {
                 let mut at = extent.offset;
                 end = extent.offset.saturating_add(extent.length);
                 while at < end {
+                    if progress.stopped() {
+                        return Err(BuildError::Interrupted);
+                    }
                     let most = usize::try_from(end.saturating_sub(at))
                         .unwrap_or(usize::MAX)
                         .min(PIECE);
@@ -431,7 +454,7 @@ impl<'a> Layer<'a> {
             return Err(refused(path, "it links to itself"));
         }
         let (dir, name) = self.tree.parent(path)?;
-        self.note_below(&dir, path)?;
+        self.note_below(path)?;
         self.tree.clear(&dir, name)?;
         if target.names().next() == Some(PSEUDO_LINKS) {
             return self.copy_pseudo_link(&dir, name, path, &target);

@@ -158,6 +158,9 @@ impl<R: BufRead> Entries<R> {
         let mut before = Before::default();
         loop {
             let Some(block) = self.header_block()? else {
+                if before.any && self.end.is_some_and(|end| !end.marked) {
+                    return Err(self.cut_off());
+                }
                 if before.any {
                     return Err(self.damaged("an extended header is followed by no entry"));
                 }

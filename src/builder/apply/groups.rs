@@ -1,6 +1,6 @@
 //! The names that belong to one inode, for when an inode shared with the parent must be replaced under all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -99,6 +99,8 @@ impl Tree<'_> {
         };
         let paths = groups.names.get(&ino).cloned().unwrap_or_default();
         self.groups = Some(groups);
+        // A name may have been added twice; renaming it the second time would do nothing, and leave the other name.
+        let mut seen = HashSet::from([(dir.ino, name.to_vec())]);
         let mut others = Vec::new();
         for path in paths {
             let Some((above, other)) = path.split() else {
@@ -108,8 +110,9 @@ impl Tree<'_> {
             let Some(other_dir) = self.places.find_plain(&above)? else {
                 continue;
             };
-            let same_name = other_dir.ino == dir.ino && other == name;
-            if !same_name && other_dir.look(other)?.is_some_and(|stat| stat.ino == ino) {
+            if seen.insert((other_dir.ino, other.to_vec()))
+                && other_dir.look(other)?.is_some_and(|stat| stat.ino == ino)
+            {
                 others.push((other_dir, other.to_vec()));
             }
         }

@@ -59,6 +59,7 @@ pub fn apply_tar(
         skip_devices: options.skip_devices,
         digest_known: options.expected.is_some(),
         record: record.is_some(),
+        refuse_marks: options.refuse_marks,
     };
     let (hash_files, owners) = (options.hash_files, options.owners);
     let (laid, hashes) = std::thread::scope(|scope| {
@@ -70,7 +71,7 @@ pub fn apply_tar(
         };
         let laid = stream::unpacked(archive, progress, |chunks| {
             let tree = tree::Tree::new(root, rules.limits, owners, hasher)?;
-            archive::Layer::new(tree, chunks, rules)?.run(progress)
+            archive::Layer::new(tree, chunks, rules, progress)?.run()
         });
         let laid = laid.map(|((mut tree, recorder, length), digest)| {
             tree.hasher = hashes::Hasher::none();

@@ -50,6 +50,8 @@ pub struct ApplyOptions<'a> {
     pub hash_files: bool,
     /// The digest that the uncompressed archive must have.
     pub expected: Option<[u8; 32]>,
+    /// The archive is no layer but just files: a name that would be a mark in a layer is refused.
+    pub refuse_marks: bool,
     /// Whose marks an upper directory has; both namespaces' if not given.
     pub namespace: Option<Namespace>,
 }

@@ -31,8 +31,6 @@ pub(super) struct Dir {
     pub(super) path: TreePath,
     /// Its inode number.
     pub(super) ino: u64,
-    /// It was noted that something of the layer lies below.
-    pub(super) noted: Cell<bool>,
     default_acl: Cell<Option<bool>>,
 }
 
@@ -93,13 +91,6 @@ pub(super) struct Places {
     open: LruCache<TreePath, Rc<Dir>>,
 }
 
-/// A name on the way that is still to be walked.
-struct Step {
-    name: Vec<u8>,
-    /// It comes from the text of a symlink.
-    linked: bool,
-}
-
 impl Places {
     /// The tree below `root`.
     pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self> {
@@ -126,11 +117,11 @@ impl Places {
         self.open.clear();
     }
 
-    /// The directory at `path`; symlinks on the way are followed inside the tree. `None` if it is missing, and
-    /// `make` was not given.
+    /// The directory at `path`; symlinks on the way are followed inside the tree. What is missing, also where a
+    /// symlink leads, is made with `make`; without it the answer is `None`.
     ///
     /// # Errors
-    /// When something on the way is no directory, or a symlink leads to nothing.
+    /// When something on the way is no directory.
     pub(super) fn find(&mut self, path: &TreePath, make: Option<Maker<'_>>) -> Result<Option<Rc<Dir>>> {
         if path.is_root() {
             return Ok(Some(self.root()));
@@ -152,7 +143,7 @@ impl Places {
             return Ok(Some(self.root()));
         }
         let (mut here, mut steps) = self.start(path);
-        while let Some(Step { name, .. }) = steps.pop() {
+        while let Some(name) = steps.pop() {
             here = match at::open_dir_path(&here.fd, &name) {
                 Ok(fd) => opened(&here, &name, fd)?,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -164,24 +155,20 @@ impl Places {
     }
 
     /// An open directory from which to walk to `path`, and the names from there, the next one last.
-    fn start(&mut self, path: &TreePath) -> (Rc<Dir>, Vec<Step>) {
-        let step = |name: &[u8]| Step {
-            name: name.to_vec(),
-            linked: false,
-        };
+    fn start(&mut self, path: &TreePath) -> (Rc<Dir>, Vec<Vec<u8>>) {
         if let Some(dir) = self.open.get(path) {
             return (Rc::clone(dir), Vec::new());
         }
         let mut steps = Vec::new();
         let mut rest = path.clone();
         while let Some((above, name)) = rest.split() {
-            steps.push(step(name));
+            steps.push(name.to_vec());
             if let Some(dir) = self.open.get(&above) {
                 return (Rc::clone(dir), steps);
             }
             if steps.len() == NEAR {
                 // Far from anything open: all names at once, for a path may have thousands.
-                return (self.root(), path.names().rev().map(step).collect());
+                return (self.root(), path.names().rev().map(<[u8]>::to_vec).collect());
             }
             rest = above;
         }
@@ -192,7 +179,7 @@ impl Places {
     fn walk(
         &self,
         start: &Rc<Dir>,
-        mut steps: Vec<Step>,
+        mut steps: Vec<Vec<u8>>,
         whole: &TreePath,
         mut make: Option<Maker<'_>>,
     ) -> Result<Option<Rc<Dir>>> {
@@ -202,7 +189,7 @@ impl Places {
         };
         let mut here = Rc::clone(start);
         let mut links = 0_usize;
-        while let Some(Step { name, linked }) = steps.pop() {
+        while let Some(name) = steps.pop() {
             match name.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
@@ -221,10 +208,6 @@ impl Places {
             match errno {
                 Errno::NOENT => match &mut make {
                     None => return Ok(None),
-                    Some(_) if linked => {
-                        let reason = "a symlink on the way leads to nothing";
-                        return Err(refused(reason.into()));
-                    }
                     Some(make) => {
                         make(&here, &name)?;
                         let fd = at::open_dir_path(&here.fd, &name);
@@ -246,10 +229,7 @@ impl Places {
                         here = self.root();
                     }
                     let names = text.split(|byte| *byte == b'/').rev();
-                    steps.extend(names.map(|name| Step {
-                        name: name.to_vec(),
-                        linked: true,
-                    }));
+                    steps.extend(names.map(<[u8]>::to_vec));
                 }
                 errno => return Err(here.call("open", &name, errno)),
             }
@@ -292,7 +272,6 @@ fn dir(fd: OwnedFd, path: TreePath, ino: u64) -> Dir {
         fd,
         path,
         ino,
-        noted: Cell::new(false),
         default_acl: Cell::new(None),
     }
 }

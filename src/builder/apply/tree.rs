@@ -1,5 +1,6 @@
 //! The tree that changes are laid over: every change makes a new inode, or changes one made here.
 
+use std::collections::HashMap;
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -118,7 +119,8 @@ impl<'a> Tree<'a> {
         let mut made = Vec::new();
         let limit = self.limits.entries.saturating_sub(self.entries);
         let mut make = |dir: &Dir, name: &[u8]| {
-            if made.len() as u64 >= limit {
+            // The first is the directory in which the others are made.
+            if made.len() as u64 > limit {
                 return Err(BuildError::Limit {
                     what: "the number of entries of the layer",
                     limit: self.limits.entries,
@@ -205,6 +207,7 @@ impl<'a> Tree<'a> {
             what: "use a temporary file",
             source,
         };
+        let mut closed = HashMap::new();
         while !reader.fill_buf().map_err(unreadable)?.is_empty() {
             let mut path = vec![0; usize::try_from(u64::from_le_bytes(take(&mut reader)?)).unwrap_or(0)];
             reader.read_exact(&mut path).map_err(unreadable)?;
@@ -223,11 +226,28 @@ impl<'a> Tree<'a> {
             if dir.ino != ino {
                 continue;
             }
-            if !self.privileged && mode & 0o700 != 0o700 {
-                at::chmod_fd(&dir.fd, mode).map_err(|errno| dir.call("change the mode of", b"", errno))?;
+            if self.privileged || mode & 0o700 == 0o700 {
+                closed.remove(&ino);
+            } else {
+                closed.insert(ino, (dir.path.clone(), mode));
             }
             at::set_times_fd(&dir.fd, SetTime::At(atime), SetTime::At(mtime))
                 .map_err(|errno| dir.call("set the times of", b"", errno))?;
+        }
+        self.close(closed)
+    }
+
+    /// Gives an ordinary user's directories the modes that would have been in the way, the deepest first.
+    fn close(&mut self, modes: HashMap<u64, (TreePath, u32)>) -> Result<()> {
+        let mut modes: Vec<_> = modes
+            .into_values()
+            .filter(|(_, mode)| mode & 0o700 != 0o700)
+            .collect();
+        modes.sort_by_cached_key(|(path, _)| std::cmp::Reverse(path.names().count()));
+        for (path, mode) in modes {
+            if let Some(dir) = self.places.find_plain(&path)? {
+                at::chmod_fd(&dir.fd, mode).map_err(|errno| dir.call("change the mode of", b"", errno))?;
+            }
         }
         Ok(())
     }

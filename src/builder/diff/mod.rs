@@ -118,8 +118,7 @@ pub struct Upper<'a> {
     pub lower: BorrowedFd<'a>,
     /// A container's first layer: what it holds does not count as changed. Its own lower is the same one.
     pub init: Option<BorrowedFd<'a>>,
-    /// In which namespace the mount keeps its marks; with `None` it is told by the marks of the upper's root,
-    /// and where that has none either namespace is taken.
+    /// In which namespace the mount keeps its marks; with `None` both, unless the upper's root has trusted ones.
     pub namespace: Option<Namespace>,
     /// How many names an inode of the lower has in the lower's tree (`Links::names_of`). Without it the lower is
     /// searched for the other names of a file that was copied up and not changed, if it has a link count.

@@ -30,8 +30,12 @@ struct Group {
     current: Option<Copy>,
     /// Inodes, the original among them, that were full when a name was to be linked.
     full: Vec<u64>,
-    /// The counter in the overflow directory of the copy in use.
+    /// Under which name the overflow directory keeps copies; none are kept there without one.
+    kept_as: Option<String>,
+    /// The counter, behind that name, of the copy in use.
     counter: u32,
+    /// A copy was made because all others were full when the group was brought together.
+    followed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -83,15 +87,21 @@ impl Linker {
                 Err(errno) => return Err(call("link a copy to", to, errno)),
             }
         }
-        let birth = at::open_path(source.dir, source.name)
-            .and_then(stat::birth_time)
-            .map_err(|errno| call("look at", to, errno))?;
-        let copy = match (&self.overflow, birth) {
+        if group.kept_as.is_none() && errno == Errno::MLINK && self.overflow.is_some() {
+            let birth = at::open_path(source.dir, source.name)
+                .and_then(stat::birth_time)
+                .map_err(|errno| call("look at", to, errno))?;
             // The birth time tells an overflow that was copied elsewhere, where the numbers mean other files.
-            (Some(overflow), Some(birth)) if errno == Errno::MLINK => {
-                let original = format!("{}-{}.{:09}", source.stat.ino, birth.secs, birth.nanos);
-                self.overflow_copy(overflow, &original, source, kind, to, &mut group)?
-            }
+            group.kept_as =
+                birth.map(|birth| format!("{}-{}.{:09}", source.stat.ino, birth.secs, birth.nanos));
+        }
+        self.next_copy(source, kind, to, &mut group)
+    }
+
+    /// Makes the next copy, linked to `to` and used from now on.
+    fn next_copy(&self, source: &Source<'_>, kind: Kind, to: &Spot<'_>, group: &mut Group) -> Result<()> {
+        let copy = match (&self.overflow, group.kept_as.clone()) {
+            (Some(overflow), Some(name)) => self.overflow_copy(overflow, &name, source, kind, to, group)?,
             _ => Copy {
                 ino: self.copy(source, kind, to.dir, to.name, to)?,
                 place: Place::Tree(to.path()),
@@ -181,21 +191,26 @@ impl Linker {
     /// # Errors
     /// If a name cannot be replaced.
     pub(in crate::builder) fn regroup(&self, root: BorrowedFd<'_>) -> Result<()> {
-        let mut moved: HashMap<u64, Copy> = HashMap::new();
-        for group in self.copies.groups.lock().values() {
-            let group = group.lock();
-            if let Some(copy) = &group.current {
-                moved.extend(group.full.iter().map(|ino| (*ino, copy.clone())));
-            }
+        // A copy that fills up on the way is followed by one more; all of the group then goes there.
+        while !self.regroup_once(root)? {}
+        Ok(())
+    }
+
+    /// `false` if a copy filled up, so that it is to be done again.
+    fn regroup_once(&self, root: BorrowedFd<'_>) -> Result<bool> {
+        let groups: Vec<_> = self.copies.groups.lock().values().cloned().collect();
+        let mut moved: HashMap<u64, &Mutex<Group>> = HashMap::new();
+        for group in &groups {
+            moved.extend(group.lock().full.iter().map(|ino| (*ino, &**group)));
         }
         if moved.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let mut walk = Walk::new(root)?;
         while let Some(step) = walk.advance()? {
             if step.kind == Kind::Directory {
                 walk.enter()?;
-            } else if let Some(copy) = moved.get(&step.ino) {
+            } else if let Some(group) = moved.get(&step.ino) {
                 let path = step.path();
                 let (dir_path, name) = path.split().unwrap_or_default();
                 let to = Spot {
@@ -204,25 +219,80 @@ impl Linker {
                     dir_path: &dir_path,
                     name,
                 };
-                self.replace(copy, &to)
-                    .map_err(|errno| call("link a copy to", &to, errno))?;
+                if !self.replace(&mut group.lock(), step.kind, &to)? {
+                    return Ok(false);
+                }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Turns a name into a link to the copy; the directory keeps its times.
-    fn replace(&self, copy: &Copy, to: &Spot<'_>) -> crate::sys::Result<()> {
-        let times = stat::stat_fd(to.dir)?;
+    /// Turns a name into a link to the group's copy, its directory keeps its times; `false` if the copy was full and
+    /// there is a new one.
+    fn replace(&self, group: &mut Group, kind: Kind, to: &Spot<'_>) -> Result<bool> {
+        let failed = |errno| call("link a copy to", to, errno);
+        let times = stat::stat_fd(to.dir).map_err(failed)?;
         let temporary = format!(".plyfs-{:016x}", random()).into_bytes();
         let beside = Spot {
             name: &temporary,
             ..*to
         };
-        self.link_copy(copy, &beside)?;
-        self.linked.fetch_sub(1, Ordering::Relaxed);
-        at::rename_at(to.dir, &temporary, to.dir, to.name, RenameHow::Replace)?;
-        at::set_times_fd(to.dir, SetTime::At(times.atime), SetTime::At(times.mtime))
+        let linked = match &group.current {
+            Some(copy) => self.link_copy(copy, &beside),
+            None => Err(Errno::MLINK),
+        };
+        let goes_on = match linked {
+            Ok(()) => {
+                self.linked.fetch_sub(1, Ordering::Relaxed);
+                true
+            }
+            Err(Errno::MLINK) => {
+                self.follow_full_copy(group, kind, to, &beside)?;
+                false
+            }
+            Err(errno) => return Err(failed(errno)),
+        };
+        at::rename_at(to.dir, &temporary, to.dir, to.name, RenameHow::Replace).map_err(failed)?;
+        at::set_times_fd(to.dir, SetTime::At(times.atime), SetTime::At(times.mtime)).map_err(failed)?;
+        Ok(goes_on)
+    }
+
+    /// Makes one more copy, at `beside`, which is going to be renamed to `to`.
+    fn follow_full_copy(
+        &self,
+        group: &mut Group,
+        kind: Kind,
+        to: &Spot<'_>,
+        beside: &Spot<'_>,
+    ) -> Result<()> {
+        if let Some(full) = group.current.take() {
+            if group.followed {
+                // Not even a fresh copy has room beside its name in the overflow directory: it does without that.
+                if group.kept_as.take().is_none() {
+                    return Err(call("link a copy to", to, Errno::MLINK));
+                }
+            }
+            group.full.push(full.ino);
+        }
+        group.followed = true;
+        let source = Source {
+            dir: to.dir,
+            name: to.name,
+            stat: stat::stat_at(to.dir, to.name).map_err(|errno| call("look at", to, errno))?,
+        };
+        self.next_copy(&source, kind, beside, group)?;
+        // One of a kept copy's two names replaces a name that is counted already.
+        if group.kept_as.is_some() {
+            self.linked.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(Copy {
+            place: Place::Tree(path),
+            ..
+        }) = &mut group.current
+        {
+            *path = to.path();
+        }
+        Ok(())
     }
 }
 

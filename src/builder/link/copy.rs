@@ -1,13 +1,13 @@
 //! A copy of one object with all its metadata.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::{Linker, Source, Spot, call};
 use crate::builder::{BuildError, Kind, Meta, Result};
 use crate::sys::copy::{Method, copy_data};
 use crate::sys::xattr::Target;
-use crate::sys::{at, stat};
+use crate::sys::{Errno, at, stat};
 
 impl Linker {
     /// Copies the source to `name` in `dir`; answers the new inode's number. `to` is what messages name.
@@ -47,9 +47,26 @@ impl Linker {
             self.copied.fetch_add(1, Ordering::Relaxed);
             (at::open_path(dir, name).map_err(failed)?, meta)
         };
-        meta.give_fd(&made)
-            .map_err(|errno| call("give owner, attributes and times to", to, errno))?;
+        self.give(meta, &made)
+            .map_err(|errno| call(super::GIVE, to, errno))?;
         Ok(stat::stat_fd(&made).map_err(failed)?.ino)
+    }
+
+    /// Gives a new inode its metadata.
+    pub(in crate::builder) fn give(&self, mut meta: Meta, fd: &OwnedFd) -> crate::sys::Result<()> {
+        match meta.give_fd(fd) {
+            Err(Errno::PERM) if self.without_owners => {}
+            done => return done,
+        }
+        let own = stat::stat_fd(fd)?;
+        if (own.uid, own.gid) != (meta.uid, meta.gid) {
+            self.disowned.fetch_add(1, Ordering::Relaxed);
+            (meta.uid, meta.gid) = (own.uid, own.gid);
+            meta.permissions &= 0o1777;
+        }
+        meta.xattrs
+            .retain(|xattr| !xattr.name.starts_with(b"security.") && !xattr.name.starts_with(b"trusted."));
+        meta.give_fd(fd)
     }
 
     fn count(&self, method: Method, bytes: u64) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::Failure;
+use crate::cli::limits::LimitArgs;
 use crate::cli::output::print;
 use crate::cli::progress::Bar;
 use crate::cli::store::open;
@@ -26,6 +27,8 @@ pub(super) struct ImportArgs {
     /// A name for the image.
     #[arg(long, short, value_name = "NAME")]
     tag: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl ImportArgs {
@@ -37,7 +40,8 @@ impl ImportArgs {
                 "standard input is a terminal: an archive is expected there",
             ));
         }
-        let store = open(root)?;
+        let mut store = open(root)?;
+        store.set_limits(self.limits.into());
         let bar = Bar::new();
         let shown = self.source.display().to_string();
         let done = if stream {
@@ -49,6 +53,10 @@ impl ImportArgs {
             store.import_archive(file, &shown, name.as_ref(), &bar)
         };
         drop(bar);
-        Ok(print(format!("{}\n", done?).as_bytes())?)
+        let done = done?;
+        for note in &done.notes {
+            eprintln!("plyfs: {note}");
+        }
+        Ok(print(format!("{}\n", done.id).as_bytes())?)
     }
 }

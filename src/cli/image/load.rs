@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::Failure;
+use crate::cli::limits::LimitArgs;
 use crate::cli::output::print;
 use crate::cli::progress::Bar;
 use crate::cli::store::open;
@@ -38,6 +39,8 @@ pub(super) struct LoadArgs {
     /// Which one of an image that comes for several platforms [default: this machine's].
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl LoadArgs {
@@ -58,11 +61,16 @@ impl LoadArgs {
         } else {
             Source::Path(&self.source)
         };
-        let store = open(root)?;
+        let mut store = open(root)?;
+        store.set_limits(self.limits.into());
         let bar = Bar::new();
         let loaded = store.load(source, &options, &bar);
         drop(bar);
-        Ok(print(list(&loaded?).as_bytes())?)
+        let loaded = loaded?;
+        for note in loaded.iter().flat_map(|image| &image.notes) {
+            eprintln!("plyfs: {note}");
+        }
+        Ok(print(list(&loaded).as_bytes())?)
     }
 }
 

@@ -88,7 +88,7 @@ impl LsArgs {
 }
 
 /// The twelve digits that docker shows.
-pub(super) fn short(id: &ImageId) -> String {
+pub(in crate::cli) fn short(id: &ImageId) -> String {
     id.hex().chars().take(12).collect()
 }
 

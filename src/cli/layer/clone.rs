@@ -11,10 +11,11 @@ use serde::Serialize;
 use super::{NewManifest, json_path, named, open_tree};
 use crate::builder::manifest::{Parent, Recording, Text, record};
 use crate::builder::newborn::Place;
-use crate::builder::{BuildError, CloneReport, LinkReport, Linker, clone_tree};
+use crate::builder::{BuildError, CloneReport, LinkReport, Linker, clone_tree, link};
 use crate::cli::Failure;
 use crate::cli::output::{bytes, print};
 use crate::cli::progress::Bar;
+use crate::sys::Errno;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,9 +29,12 @@ Directories are made anew, everything else is linked. Where a link cannot be mad
 its blocks shared where the file system can do that; the answer says how many.
 CHILD appears when it is complete. A mount point in BASE is refused.
 
+An ordinary user can clone what is his. With --no-owner he can clone what he may
+read: directories and copies are then his, and without setuid and setgid bits.
+
 With --json, an object with directories and names (made in all), linked,
-reflinked, copied, bytes_copied, inodes_new, inodes_shared, skipped (a list of
-objects with path and reason).";
+reflinked, copied, bytes_copied, inodes_new, inodes_shared, disowned (how many are
+yours by --no-owner), skipped (a list of objects with path and reason).";
 
 /// Clone a tree by hard links, with all metadata.
 #[derive(Debug, Args)]
@@ -46,6 +50,9 @@ pub(super) struct CloneArgs {
     /// BASE's own manifest: files that are linked take their digests from it and are not read.
     #[arg(long, value_name = "FILE", requires = "manifest")]
     base_manifest: Option<PathBuf>,
+    /// Let new inodes belong to you where their owner cannot be kept.
+    #[arg(long)]
+    no_owner: bool,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -61,6 +68,7 @@ struct Record {
     bytes_copied: u64,
     inodes_new: u64,
     inodes_shared: u64,
+    disowned: u64,
     skipped: Vec<Skipped>,
 }
 
@@ -88,12 +96,16 @@ impl CloneArgs {
             }),
             None => None,
         };
+        // Before anything is made: from here on Ctrl-C tidies up.
+        let bar = Bar::new();
         let manifest = self.manifest.as_deref().map(NewManifest::create).transpose()?;
         let newborn = place.make()?;
-        let linker = Linker::new();
-        let bar = Bar::new();
-        let in_base = |error: BuildError| Failure::Failed(format!("{}: {error}", self.base.display()));
-        let made = clone_tree(base.as_fd(), newborn.root(), &linker, &bar).map_err(in_base)?;
+        let mut linker = Linker::new();
+        if self.no_owner {
+            linker = linker.without_owners();
+        }
+        let made =
+            clone_tree(base.as_fd(), newborn.root(), &linker, &bar).map_err(|error| self.explain(&error))?;
         if let Some(manifest) = &manifest {
             let recording = Recording {
                 parent,
@@ -102,12 +114,15 @@ impl CloneArgs {
             let to = BufWriter::new(&manifest.file);
             record(newborn.root(), recording, to, &bar)?;
         }
+        let links = linker.report();
+        if links.new_inodes() > 0 {
+            newborn.sync()?;
+        }
         newborn.publish()?;
         if let Some(manifest) = manifest {
             manifest.keep();
         }
         drop(bar);
-        let links = linker.report();
         for (path, reason) in &links.skipped {
             eprintln!("plyfs: {path}: {reason}");
         }
@@ -119,6 +134,21 @@ impl CloneArgs {
             for_people(made, &links).into_bytes()
         };
         Ok(print(&text)?)
+    }
+
+    fn explain(&self, error: &BuildError) -> Failure {
+        let advice = match error {
+            BuildError::Call {
+                what: link::GIVE,
+                errno: Errno::PERM,
+                ..
+            } => ": only root keeps the owners of others; with --no-owner copies and directories are yours",
+            BuildError::Call {
+                errno: Errno::XDEV, ..
+            } => ": something is mounted there; unmount it first",
+            _ => "",
+        };
+        Failure::Failed(format!("{}: {error}{advice}", self.base.display()))
     }
 }
 
@@ -132,6 +162,7 @@ fn answer(made: CloneReport, links: LinkReport) -> Record {
         bytes_copied: links.bytes_copied,
         inodes_new: links.new_inodes().saturating_add(made.directories),
         inodes_shared: links.linked,
+        disowned: links.disowned,
         skipped: links
             .skipped
             .into_iter()
@@ -153,6 +184,9 @@ fn for_people(made: CloneReport, links: &LinkReport) -> String {
             links.copied,
             bytes(links.bytes_copied)
         ));
+    }
+    if links.disowned > 0 {
+        text.push_str(&format!("owners: {} could not be kept\n", links.disowned));
     }
     text
 }

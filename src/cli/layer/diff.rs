@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::builder::diff::{self, Change, Upper};
 use crate::builder::layer_tar::{self, Written};
-use crate::builder::{BuildError, Kind, Result};
+use crate::builder::{BuildError, Kind, Progress, Result};
 use crate::cli::Failure;
+use crate::cli::progress::Bar;
 use crate::format::Namespace;
 use crate::mount::JsonPath;
 use crate::mount::layer::StoredLayer;
@@ -181,8 +182,11 @@ fn to_file(question: &Question<'_>, path: &Path) -> std::result::Result<Written,
     }
     let mut part = path.as_os_str().to_owned();
     part.push(format!(".part-{}", std::process::id()));
+    let bar = Bar::new();
+    bar.begin("writing the layer", None);
     let file = File::create_new(&part).map_err(failed)?;
-    let written = question.archive(BufWriter::new(&file)).map_err(Failure::from);
+    let to = Stoppable { to: &file, bar: &bar };
+    let written = question.archive(BufWriter::new(to)).map_err(Failure::from);
     let written = written.and_then(|written| {
         fs::rename(&part, path).map_err(failed)?;
         Ok(written)
@@ -196,6 +200,27 @@ fn to_file(question: &Question<'_>, path: &Path) -> std::result::Result<Written,
         );
     }
     written
+}
+
+/// A file that takes no more when the work is to stop.
+struct Stoppable<'a> {
+    to: &'a File,
+    bar: &'a Bar,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bar.stopped() {
+            return Err(io::Error::other("it was interrupted"));
+        }
+        let count = self.to.write(bytes)?;
+        self.bar.advance(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 fn say_skipped(written: &Written) {

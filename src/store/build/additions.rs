@@ -173,6 +173,29 @@ impl<'a> Additions<'a> {
         Ok(())
     }
 
+    /// Dates what nobody dated, when everything is there: in an image without layers that is the root and the
+    /// directories made in it, which get the time of the newest thing (`otherwise` if there is none).
+    pub fn settle_times(&mut self, otherwise: Time) {
+        if self.base.is_some() || self.items.is_empty() {
+            return;
+        }
+        let root = Item {
+            meta: self.plain_directory(),
+            body: Body::Directory,
+            group: None,
+        };
+        self.items.entry(TreePath::root()).or_insert(root);
+        let newest = self.items.values().map(|item| item.meta.mtime).max();
+        let time = newest.filter(|time| *time > Time::default()).unwrap_or(otherwise);
+        for item in self
+            .items
+            .values_mut()
+            .filter(|item| item.meta.mtime == Time::default())
+        {
+            item.meta.mtime = time;
+        }
+    }
+
     /// Whether nothing new was added.
     pub fn is_empty(&self) -> bool {
         self.items.values().all(|item| item.body == Body::There)

@@ -14,7 +14,7 @@ pub struct ImageBuildError {
     /// Where.
     pub place: Place,
     /// Why.
-    pub reason: Reason,
+    pub reason: Box<Reason>,
 }
 
 /// Where a build failed.

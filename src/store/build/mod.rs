@@ -22,6 +22,8 @@ pub mod files;
 pub mod gather;
 pub mod heredoc;
 pub mod ignore;
+pub mod instruction;
+mod make;
 pub mod parse;
 pub mod pattern;
 pub mod plan;
@@ -92,7 +94,7 @@ pub fn build(
 ) -> std::result::Result<ImageId, ImageBuildError> {
     let nowhere = |reason| ImageBuildError {
         place: Place::default(),
-        reason,
+        reason: Box::new(reason),
     };
     let context = Context::open(store, &request.context, &request.file).map_err(nowhere)?;
     let in_file = |line: usize, reason: Reason| ImageBuildError {
@@ -101,7 +103,7 @@ pub fn build(
             line,
             step: None,
         },
-        reason,
+        reason: Box::new(reason),
     };
     let file = parse::parse(&context.text).map_err(|(line, reason)| in_file(line, reason.into()))?;
     let mut globals = Globals::new(request.args.iter().cloned());

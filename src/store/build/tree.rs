@@ -157,7 +157,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// As openat2(2); EINVAL for the root, which nothing in the tree holds.
-    pub fn holder<'p>(self, path: &'p TreePath) -> Result<(OwnedFd, &'p [u8])> {
+    pub fn holder(self, path: &TreePath) -> Result<(OwnedFd, &[u8])> {
         let (dir, name) = path.split().ok_or_else(|| call("open", path, Errno::INVAL))?;
         Ok((self.open(&dir, libc::O_PATH | libc::O_DIRECTORY)?, name))
     }

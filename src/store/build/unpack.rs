@@ -53,7 +53,10 @@ fn is_header(block: &[u8]) -> bool {
 /// # Errors
 /// For archives that are damaged or hostile; the text names the entry.
 pub fn unpack(root: impl AsFd, archive: impl Read + Send) -> Result<()> {
-    let options = ApplyOptions::default();
+    let options = ApplyOptions {
+        refuse_marks: true,
+        ..ApplyOptions::default()
+    };
     apply_tar(root.as_fd(), archive, options, &Silent)?;
     Ok(())
 }

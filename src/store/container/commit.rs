@@ -15,8 +15,8 @@ use crate::format::{Links, TreeId};
 use crate::store::build::config::Config;
 use crate::store::build::expand::expand;
 use crate::store::build::parse::{Command, Instruction, parse};
-use crate::store::view::{Lasting, View};
-use crate::store::{Image, ImageId, Name, Result, Store, StoreError, TmpDir};
+use crate::store::view::{Lasting, View, marks};
+use crate::store::{Image, ImageId, Name, Result, StoreError, TmpDir};
 
 /// What a commit is to say, beside the changes.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,8 @@ impl Sides {
             upper: self.upper.as_fd(),
             lower: self.lower.as_fd(),
             init: Some(self.init.as_fd()),
-            namespace: None,
+            // What a program in the container set in the other one is plain data.
+            namespace: Some(marks()),
             names: self.links.is_some().then_some(&names),
         };
         call(upper)
@@ -81,17 +82,22 @@ impl Sides {
 /// The reading end of a pipe: its end counts only once the writer says that it wrote everything.
 struct Checked {
     pipe: PipeReader,
-    whole: Receiver<()>,
+    /// None once the word came.
+    whole: Option<Receiver<()>>,
 }
 
 impl Read for Checked {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self.pipe.read(buffer)? {
-            0 if !buffer.is_empty() && self.whole.recv().is_err() => Err(std::io::Error::other(
-                "the changes could not be read to their end",
-            )),
-            read => Ok(read),
+        let read = self.pipe.read(buffer)?;
+        if read == 0
+            && !buffer.is_empty()
+            && let Some(whole) = &self.whole
+        {
+            let broken = |_| std::io::Error::other("the changes could not be read to their end");
+            whole.recv().map_err(broken)?;
+            self.whole = None;
         }
+        Ok(read)
     }
 }
 
@@ -113,7 +119,7 @@ impl Container<'_> {
     /// When something cannot be read, changed meanwhile, or cannot be kept in a layer; an instruction that is not
     /// understood.
     pub fn commit(&self, commit: &Commit, names: &[Name], progress: &dyn Progress) -> Result<Committed> {
-        let _kept = self.keep()?;
+        let _turn = self.turn()?;
         let image = self.store.image(&self.record.image)?;
         let mut config = self.settled_config(&image)?;
         for text in &commit.changes {
@@ -122,7 +128,10 @@ impl Container<'_> {
         let sides = Sides::of(self)?;
         let (pipe, writer) = std::io::pipe().map_err(StoreError::io("make a pipe for", &self.path))?;
         let (say, whole) = channel();
-        let reader = Checked { pipe, whole };
+        let reader = Checked {
+            pipe,
+            whole: Some(whole),
+        };
         let (layer, written) = std::thread::scope(|scope| {
             let writing = scope.spawn(|| -> builder::Result<Written> {
                 let (say, mut to) = (say, BufWriter::with_capacity(1 << 18, writer));
@@ -173,8 +182,13 @@ impl Container<'_> {
             let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
             config.set_env(name, value);
         }
-        config.set_entrypoint(&Command::Exec(settings.entrypoint.clone()));
-        config.set_cmd(&Command::Exec(settings.cmd.clone()));
+        // An image that has none gets none, rather than an empty one.
+        if !settings.entrypoint.is_empty() || config.has("Entrypoint") {
+            config.set_entrypoint(&Command::Exec(settings.entrypoint.clone()));
+        }
+        if !settings.cmd.is_empty() || config.has("Cmd") {
+            config.set_cmd(&Command::Exec(settings.cmd.clone()));
+        }
         if !settings.user.is_empty() {
             config.set_user(&settings.user);
         }
@@ -211,13 +225,18 @@ impl Container<'_> {
     /// # Errors
     /// When it cannot be mounted or read, or `to` not be written.
     pub fn export(&self, to: impl Write) -> Result<Written> {
+        let turn = self.turn()?;
         let view = match self.in_use()? {
             Use::Idle => {
                 self.remove_merged()?;
                 crate::sys::at::mkdir_at(&self.dir, b"merged", 0o700)
                     .map_err(StoreError::errno("make", self.path.join("merged")))?;
-                let _kept = self.keep()?;
-                Some(View::mount(self.directories(), Lasting::WithProcess, true))
+                Some(View::mount(
+                    self.directories(),
+                    Some(self.source()),
+                    Lasting::WithProcess,
+                    true,
+                ))
             }
             Use::Mounted | Use::Running => None,
         };
@@ -232,6 +251,7 @@ impl Container<'_> {
         if mounted_here {
             self.remove_merged()?;
         }
+        drop(turn);
         written
     }
 
@@ -296,17 +316,4 @@ fn change(config: &mut Config, text: &str) -> Result<()> {
 /// A value without its quotes, and with the variables that the image has.
 fn plain(config: &Config, text: &str) -> std::result::Result<String, String> {
     expand(text, '\\', &|name| config.env_of(name))
-}
-
-/// The container's image, for messages: its name now, or its id.
-pub(super) fn image_name(store: &Store, record: &super::Record) -> String {
-    match store.image(&record.config.image) {
-        Ok(image) if image.id().to_string() == record.image => record.config.image.clone(),
-        _ => record
-            .image
-            .trim_start_matches("sha256:")
-            .get(..12)
-            .unwrap_or_default()
-            .to_owned(),
-    }
 }

@@ -51,6 +51,7 @@ impl<'a> Scratch<'a> {
         runtime::run(&Run {
             store: self.store,
             directories: self.directories.clone(),
+            source: None,
             process,
             hostname: "buildhost".to_owned(),
             volumes,

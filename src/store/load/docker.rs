@@ -6,7 +6,7 @@ use super::check::Promise;
 use super::members::Members;
 use super::plan::{Config, LayerSource, Plan, parse, small};
 use crate::store::image::parse_config;
-use crate::store::{BlobId, Name, Result, StoreError};
+use crate::store::{BlobId, Result, StoreError};
 
 pub(super) const FILE: &str = "manifest.json";
 /// More images or layers than this are refused.
@@ -55,10 +55,6 @@ fn plan(members: &mut Members, item: Item) -> Result<Plan> {
         ));
     }
     let refs = item.repo_tags.unwrap_or_default();
-    let names = refs
-        .iter()
-        .map(|name| name.parse::<Name>())
-        .collect::<Result<Vec<_>>>()?;
     Ok(Plan {
         config: Config::Whole(config),
         manifest: None,
@@ -71,7 +67,7 @@ fn plan(members: &mut Members, item: Item) -> Result<Plan> {
                 diff_id: Some(diff),
             })
             .collect(),
-        names,
+        names: refs.clone(),
         refs,
     })
 }

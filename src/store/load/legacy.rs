@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::docker::{MOST_IMAGES, MOST_LAYERS};
 use super::members::Members;
 use super::plan::{Config, LayerSource, Plan, parse, small};
-use crate::store::{DiffId, Name, Result, StoreError};
+use crate::store::{DiffId, Result, StoreError};
 
 pub(super) const FILE: &str = "repositories";
 
@@ -22,11 +22,10 @@ pub(super) struct Old {
 pub(super) fn plans(members: &mut Members) -> Result<Vec<Plan>> {
     let data = small(members, FILE, None)?;
     let repositories: BTreeMap<String, BTreeMap<String, String>> = parse(members, FILE, &data)?;
-    let mut tops: BTreeMap<String, Vec<Name>> = BTreeMap::new();
+    let mut tops: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (repository, tags) in repositories {
         for (tag, id) in tags {
-            let name = format!("{repository}:{tag}").parse()?;
-            tops.entry(id).or_default().push(name);
+            tops.entry(id).or_default().push(format!("{repository}:{tag}"));
         }
     }
     if tops.len() > MOST_IMAGES {
@@ -43,7 +42,7 @@ pub(super) fn plans(members: &mut Members) -> Result<Vec<Plan>> {
         .collect()
 }
 
-fn plan(members: &mut Members, top: &str, names: Vec<Name>) -> Result<Plan> {
+fn plan(members: &mut Members, top: &str, names: Vec<String>) -> Result<Plan> {
     let mut layers = Vec::new();
     let mut sources = Vec::new();
     let mut next = Some(top.to_owned());
@@ -75,7 +74,7 @@ fn plan(members: &mut Members, top: &str, names: Vec<Name>) -> Result<Plan> {
         config: Config::Old(Old { layers }),
         manifest: None,
         layers: sources,
-        refs: names.iter().map(Name::to_string).collect(),
+        refs: names.clone(),
         names,
     })
 }

@@ -26,6 +26,7 @@ pub use oci::Platform;
 use self::check::Checked;
 use self::members::Members;
 use self::plan::{Config, LayerSource, Plan};
+use super::tree::Incoming;
 use super::{ChainId, DiffId, ImageId, Layer, Name, Result, Store, StoreError};
 use crate::builder::Progress;
 
@@ -55,6 +56,8 @@ pub struct Loaded {
     pub id: ImageId,
     /// The names it was given.
     pub names: Vec<Name>,
+    /// What its layers hold that is not in their trees, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Store {
@@ -76,7 +79,7 @@ impl Store {
         let mut plans = plans(&mut members, options)?;
         if let Some(tag) = &options.tag {
             match plans.as_mut_slice() {
-                [plan] => plan.names = vec![tag.clone()],
+                [plan] => plan.names = vec![tag.to_string()],
                 more => {
                     return Err(StoreError::Refused(format!(
                         "--tag names one image, but there are {} in {}: choose one with --ref",
@@ -86,6 +89,10 @@ impl Store {
                 }
             }
         }
+        let names = plans
+            .iter()
+            .map(|plan| names_of(plan, &members.shown))
+            .collect::<Result<Vec<_>>>()?;
         // A layer that several images have is read more than once from an archive in which it stands once.
         let mut uses: HashMap<String, usize> = HashMap::new();
         for layer in plans.iter().flat_map(|plan| &plan.layers) {
@@ -94,45 +101,46 @@ impl Store {
         }
         let mut ready = Vec::new();
         for plan in plans {
-            let (top, diff_ids) = self.load_layers(&mut members, &plan, &mut uses, progress)?;
-            ready.push((plan, top, diff_ids));
+            let stack = self.load_layers(&mut members, &plan, &mut uses, progress)?;
+            ready.push((plan, stack));
         }
         members.finish()?;
         let mut loaded = Vec::new();
-        for (plan, _top, diff_ids) in &ready {
+        for ((plan, stack), names) in ready.iter().zip(names) {
             let config = match &plan.config {
                 Config::Whole(config) => config.clone(),
-                Config::Old(old) => old.config(diff_ids)?,
+                Config::Old(old) => old.config(&stack.diff_ids)?,
             };
             loaded.push(Loaded {
-                id: self.add_image(&config, plan.manifest.as_deref(), &plan.names)?,
-                names: plan.names.clone(),
+                id: self.add_image(&config, plan.manifest.as_deref(), &names)?,
+                names,
+                notes: stack.notes.clone(),
             });
         }
         Ok(loaded)
     }
 
-    /// The uppermost layer, held; and the diff ids.
     fn load_layers(
         &self,
         members: &mut Members,
         plan: &Plan,
         uses: &mut HashMap<String, usize>,
         progress: &dyn Progress,
-    ) -> Result<(Option<Layer>, Vec<DiffId>)> {
-        let mut top: Option<Layer> = None;
-        let mut diff_ids = Vec::new();
-        for source in &plan.layers {
+    ) -> Result<Stack> {
+        let mut stack = Stack::default();
+        for (at, source) in plan.layers.iter().enumerate() {
             let again = uses
                 .get_mut(&source.member)
                 .is_some_and(|count| std::mem::replace(count, count.saturating_sub(1)) > 1);
-            let parent = top.as_ref().map(|layer| *layer.id());
+            let parent = stack.top.as_ref().map(|layer| *layer.id());
             // The parent is held until its child is there.
-            let layer = self.load_layer(members, source, parent.as_ref(), again, progress)?;
-            diff_ids.push(layer.diff_id()?);
-            top = Some(layer);
+            let title = format!("layer {} of {}", at.saturating_add(1), plan.layers.len());
+            let layer = self.load_layer(members, source, parent.as_ref(), again, (&title, progress))?;
+            stack.diff_ids.push(layer.diff_id()?);
+            stack.notes.extend(layer.note_lines());
+            stack.top = Some(layer);
         }
-        Ok((top, diff_ids))
+        Ok(stack)
     }
 
     fn load_layer(
@@ -141,7 +149,7 @@ impl Store {
         source: &LayerSource,
         parent: Option<&ChainId>,
         again: bool,
-        progress: &dyn Progress,
+        (title, progress): (&str, &dyn Progress),
     ) -> Result<Layer> {
         if let Some(diff) = &source.diff_id
             && let Some(there) = self.find_layer(&ChainId::of(parent, diff))?
@@ -159,12 +167,40 @@ impl Store {
             Some(promise) => Box::new(Checked::new(open.reader, promise.clone(), &source.member)),
             None => open.reader,
         };
-        self.add_layer(parent, reader, source.diff_id, progress)
+        let incoming = Incoming {
+            title: title.to_owned(),
+            size: Some(open.size),
+            archive: reader,
+        };
+        self.add_incoming(parent, incoming, source.diff_id, progress)
             .map_err(|error| match error {
                 StoreError::Build(error) => StoreError::of(shown)(error),
                 error => error,
             })
     }
+}
+
+fn names_of(plan: &Plan, shown: &str) -> Result<Vec<Name>> {
+    plan.names
+        .iter()
+        .map(|text| {
+            text.parse().map_err(|error: StoreError| {
+                StoreError::archive(
+                    shown,
+                    format!("an image has a name that cannot be used ({error}); give it another with --tag"),
+                )
+            })
+        })
+        .collect()
+}
+
+/// The layers of an image that is being loaded.
+#[derive(Default)]
+struct Stack {
+    /// The uppermost layer, held.
+    top: Option<Layer>,
+    diff_ids: Vec<DiffId>,
+    notes: Vec<String>,
 }
 
 fn plans(members: &mut Members, options: &LoadOptions) -> Result<Vec<Plan>> {

@@ -175,11 +175,6 @@ fn refs_of(descriptor: &Descriptor) -> Vec<String> {
         .collect()
 }
 
-/// The image's name among `refs`: the whole one that containerd writes, else what stands as reference.
-fn name_of(refs: &[String]) -> Result<Option<Name>> {
-    refs.first().map(|text| text.parse()).transpose()
-}
-
 /// Whether `wanted` means one of `refs`: as it stands there, or as the name it is.
 pub(super) fn is_meant(wanted: &str, refs: &[String]) -> bool {
     let name = wanted.parse::<Name>().ok();
@@ -330,7 +325,8 @@ impl Reading<'_> {
                     diff_id: Some(diff),
                 })
                 .collect(),
-            names: name_of(refs)?.into_iter().collect(),
+            // The whole name that containerd writes, else what stands as reference.
+            names: refs.first().cloned().into_iter().collect(),
             refs: refs.to_vec(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::check::Promise;
 use super::members::Members;
-use crate::store::{BlobId, DiffId, Name, Result, StoreError};
+use crate::store::{BlobId, DiffId, Result, StoreError};
 
 /// Where a layer is, and what is promised about it.
 #[derive(Debug, Clone)]
@@ -23,7 +23,8 @@ pub(super) struct Plan {
     pub(super) manifest: Option<Vec<u8>>,
     /// The base first.
     pub(super) layers: Vec<LayerSource>,
-    pub(super) names: Vec<Name>,
+    /// Its names, as they stand in the archive.
+    pub(super) names: Vec<String>,
     /// What `--ref` may name it by.
     pub(super) refs: Vec<String>,
 }

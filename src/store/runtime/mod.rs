@@ -16,8 +16,10 @@
 //! The runtime is told to leave cgroups alone: there is nothing here that they would be needed for, and neither an
 //! ordinary user nor every machine can use them.
 
+mod guard;
 mod program;
 mod spec;
+mod streams;
 mod user;
 
 use std::fs::File;
@@ -34,6 +36,7 @@ use super::view::{Lasting, View};
 use super::{Result, Store, StoreError, TmpDir};
 use crate::mount::Directories;
 
+pub(super) use guard::kill_command;
 pub use spec::{Network, Volume};
 
 /// The command to run.
@@ -60,6 +63,8 @@ pub struct Run<'a> {
     pub store: &'a Store,
     /// Lower, upper and work, and an empty directory to mount on.
     pub directories: Directories,
+    /// What `mount` shows as the view's source; its lower, if nothing is said.
+    pub source: Option<String>,
     /// The command.
     pub process: Process,
     /// The host name it sees.
@@ -116,7 +121,12 @@ pub fn run_in(run: &Run<'_>, started: impl FnOnce(u32) -> Result<()>) -> Result<
     } else {
         Lasting::WithProcess
     };
-    let view = View::mount(run.directories.clone(), lasting, false)?;
+    let view = View::mount(
+        run.directories.clone(),
+        run.source.clone().map(Into::into),
+        lasting,
+        false,
+    )?;
     // From here on this process may hold what the server must not.
     let ended = in_view(run, &runtime, view.path(), started);
     let unmounted = view.unmount();
@@ -145,7 +155,7 @@ fn in_view(
             .and_then(|fd| crate::sys::at::chmod_fd(fd, 0o644))
             .map_err(StoreError::errno("change the mode of", path.join(name)))?;
     }
-    let ended = execute(run, runtime, &path, started);
+    let ended = execute(run, runtime, &bundle, started);
     bundle.remove()?;
     ended
 }
@@ -154,9 +164,12 @@ fn in_view(
 fn execute(
     run: &Run<'_>,
     runtime: &program::Runtime,
-    bundle: &Path,
+    bundle: &TmpDir,
     started: impl FnOnce(u32) -> Result<()>,
 ) -> Result<Ended> {
+    // The runtime keeps the bundle's lock, so that nobody deletes it while that runs.
+    let lock = bundle.dir()?;
+    let bundle = bundle.path();
     let log: PathBuf = bundle.join("log");
     let mut command = Command::new(&runtime.path);
     command.arg("--root").arg(bundle.join("state"));
@@ -167,13 +180,16 @@ fn execute(
     if !run.process.stdin && !run.process.tty {
         command.stdin(Stdio::null());
     }
-    crate::sys::namespaces::start_apart(&mut command, runtime.hides_cgroups());
+    crate::sys::namespaces::start_apart(&mut command, runtime.hides_cgroups(), lock);
+    let owners = streams::Owners::remember();
+    let mut guard = guard::Guard::start(bundle)?;
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2])
         .map_err(StoreError::io("handle signals for", bundle))?;
     let mut child = command
         .spawn()
         .map_err(StoreError::io("start the runtime", &runtime.path))?;
     let pid = child.id();
+    guard.watch(pid);
     let told = started(pid);
     // What the keyboard sends goes to the runtime as well, since it is in the same foreground group.
     let by_keyboard = std::io::stdin().is_terminal();
@@ -192,6 +208,8 @@ fn execute(
     let status = child
         .wait()
         .map_err(StoreError::io("wait for the runtime", &runtime.path));
+    guard.done();
+    owners.restore();
     handle.close();
     if passing?.join().is_err() {
         log::debug!("the thread that passes signals on broke");

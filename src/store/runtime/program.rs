@@ -46,14 +46,9 @@ impl Runtime {
     }
 
     /// Whether it must not see the machine's cgroups: crun gives up where both versions are mounted, even if it is not
-    /// to use them; and neither can make use of them for an ordinary user.
+    /// to use them. runc does without those that it may not use.
     pub(super) fn hides_cgroups(&self) -> bool {
-        let both = Path::new("/sys/fs/cgroup/unified").is_dir();
-        if self.name == "crun" {
-            both
-        } else {
-            both && !crate::mount::who::is_true_root()
-        }
+        self.name == "crun" && Path::new("/sys/fs/cgroup/unified").is_dir()
     }
 }
 

@@ -642,6 +642,17 @@ fn a_mount_inside_a_tree_is_refused() {
     sys::mount("none", &layers.upper.join("d/m"), "tmpfs", 0, "").unwrap();
     let words = try_trees(&layers.lower, &layers.upper).unwrap_err().to_string();
     assert!(words.starts_with("/d/m: something is mounted here"), "{words}");
+    let file_on_file = planted(&[file("f", "1")], &[file("f", "1"), file("g", "2")]);
+    let (from, onto) = (file_on_file.upper.join("g"), file_on_file.upper.join("f"));
+    sys::mount(from.to_str().unwrap(), &onto, "", libc::MS_BIND, "").unwrap();
+    let words = try_upper(&file_on_file.upper, &file_on_file.lower, How::default());
+    sys::umount(&onto, 0).unwrap();
+    assert!(
+        words
+            .unwrap_err()
+            .to_string()
+            .starts_with("/f: something is mounted here")
+    );
 }
 
 /// The same changes told by what the view shows and by the upper.
@@ -710,10 +721,14 @@ fn the_cost_is_that_of_the_change() {
         sys::mkdir(&at, 0o755).unwrap();
         sys::put(at.join("5"), "changed").unwrap();
     }
-    let begun = Instant::now();
-    let lines = upper(&layers.upper, &layers.lower);
-    let took = begun.elapsed();
-    assert_eq!(lines.len(), 20);
-    // Listing a hundred thousand names takes longer than this, and that is not counted as a change.
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    // The best of a few, since other tests run beside this one.
+    let times = (0..5).map(|_| {
+        let begun = Instant::now();
+        assert_eq!(upper(&layers.upper, &layers.lower).len(), 20);
+        begun.elapsed()
+    });
+    let took = times.min().unwrap();
+    // Listing a hundred thousand names takes longer than this.
+    println!("10 changes over 100,000 names: {took:?}");
+    assert!(took < Duration::from_millis(20), "{took:?}");
 }

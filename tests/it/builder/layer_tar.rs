@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use plyfs::builder::diff::Upper;
-use plyfs::builder::layer_tar::{Written, write_layer_trees, write_layer_upper};
+use plyfs::builder::layer_tar::{Written, write_layer_tree, write_layer_trees, write_layer_upper};
 use plyfs::builder::{BuildError, TreePath};
 
 use crate::common::plant::plant;
@@ -126,6 +126,22 @@ fn the_root_is_an_entry_when_it_differs() {
     sys::chmod(&layers.upper, 0o700).unwrap();
     let (archive, _) = try_trees(&layers.lower, &layers.upper).unwrap();
     assert_eq!(listed(&archive), ["5 0700 0 ./", "0 0644 0 f"]);
+}
+
+#[test]
+fn a_whole_tree_with_its_root() {
+    let layers = planted(&[], &[dir("d"), file("d/f", "1"), hard("d/g", "d/f")]);
+    let mut archive = Vec::new();
+    write_layer_tree(root(&layers.upper).as_fd(), &mut archive).unwrap();
+    assert_eq!(
+        listed(&archive),
+        [
+            "5 0755 0 ./",
+            "5 0755 0 d/",
+            "0 0644 1 d/f",
+            "1 0644 0 d/g -> d/f"
+        ]
+    );
 }
 
 #[test]
@@ -503,4 +519,26 @@ fn the_command() {
     }
     assert_eq!(run(&["l", "not-there"]).status.code(), Some(1));
     assert_eq!(run(&["l", "l/gone"]).status.code(), Some(1));
+}
+
+#[test]
+fn ctrl_c_leaves_the_file_as_it_was() {
+    let layers = planted(&[], &[sparse("great", 4 << 30, &[])]);
+    plant(&layers.merged, &[file("out.tar", "before")]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plyfs"))
+        .args(["layer", "diff", "l", "u", "--tar", "m/out.tar"])
+        .current_dir(layers.base())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let part = layers.merged.join(format!("out.tar.part-{}", child.id()));
+    while part.metadata().map_or(0, |meta| meta.len()) == 0 {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(sys::text(layers.merged.join("out.tar")).as_deref(), Ok("before"));
+    assert_eq!(fs::read_dir(&layers.merged).unwrap().count(), 1);
 }

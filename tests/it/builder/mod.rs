@@ -1,4 +1,14 @@
 //! The builder on plain directories.
 
+mod apply;
+mod clone;
 mod diff;
+mod hostile;
+mod lay;
 mod layer_tar;
+mod limits;
+mod properties;
+mod random;
+mod room;
+mod stage;
+mod verify;

@@ -135,11 +135,19 @@ impl Program for Plyfs {
     }
 }
 
+/// The name that the image has in the index of an OCI layout, by which it is asked for.
+fn name_in_layout(layout: &Path) -> String {
+    let index = std::fs::read(layout.join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let name = &index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"];
+    name.as_str().unwrap().to_owned()
+}
+
 struct Umoci(PathBuf);
 
 impl Program for Umoci {
-    fn load(&self, file: &Path, image: &Image) -> Result<PathBuf, String> {
-        let tag = image.name.rsplit(':').next().unwrap();
+    fn load(&self, file: &Path, _: &Image) -> Result<PathBuf, String> {
+        let tag = name_in_layout(file);
         let bundle = self.0.join(file.file_name().unwrap());
         let mut from = file.as_os_str().to_owned();
         from.push(format!(":{tag}"));

@@ -170,8 +170,6 @@ fn differing() -> Vec<Quirk> {
         on_base(
             "through-a-symlink",
             &[
-                symlink("away", "/nowhere/at/all"),
-                file("away/x", "inside\n"),
                 symlink("up", "../../../opt"),
                 file("up/x", "inside\n"),
                 symlink("opt/here", "sub"),
@@ -198,6 +196,14 @@ fn differing() -> Vec<Quirk> {
                     .xattr("trusted.overlay.whiteout", "y")
                     .xattr("user.overlay.whiteout", "y"),
             ],
+        ),
+        on_base(
+            "old-sparse",
+            &[old_sparse(
+                "opt/old",
+                3 << 20,
+                &[(4096, &[b'x'; 512]), (2 << 20, b"end")],
+            )],
         ),
         on_base(
             "hard-links-between-symlinks",
@@ -245,6 +251,11 @@ fn refused() -> Vec<Quirk> {
             "hard-link-through-a-symlink",
             "opt/out",
             &[symlink("etc/away", "/"), hard("opt/out", "etc/away/no/such")],
+        ),
+        refused(
+            "through-a-symlink-to-nowhere",
+            "away",
+            &[symlink("away", "/nowhere/at/all"), file("away/x", "inside\n")],
         ),
         refused(
             "hard-link-to-a-directory",
@@ -363,7 +374,6 @@ fn agreed() -> Vec<Quirk> {
                     &[(0, b"start"), (1 << 20, b"middle"), ((5 << 20) - 3, b"end")],
                 ),
                 sparse("opt/only-a-hole", 3 << 20, &[]),
-                old_sparse("opt/old", 3 << 20, &[(4096, &[b'x'; 512]), (2 << 20, b"end")]),
             ],
         ),
         on_base(
