@@ -70,7 +70,7 @@ class Requests:
     """Counts the requests to one FUSE mount, by perf counters on the tracepoint fuse:fuse_request_send."""
 
     _SIZE = 128
-    _SET_FILTER = 0x40082406
+    _SET_FILTER, _ENABLE = 0x40082406, 0x2400
     _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 
     def __init__(self) -> None:
@@ -90,8 +90,8 @@ class Requests:
     def _open(self, condition: str) -> list[int]:
         """One counter a processor, of all processes."""
         libc, files = ctypes.CDLL(None, use_errno=True), []
-        # perf_event_attr: type TRACEPOINT, size, config.
-        attributes = struct.pack("IIQ", 2, self._SIZE, self.event).ljust(self._SIZE, b"\0")
+        # perf_event_attr: type TRACEPOINT, size, config; no samples; disabled until it has its filter.
+        attributes = struct.pack("IIQQQQQ", 2, self._SIZE, self.event, 0, 0, 0, 1).ljust(self._SIZE, b"\0")
         call = self._PERF_EVENT_OPEN[os.uname().machine]
         for processor in range(os.cpu_count() or 1):
             file = libc.syscall(call, attributes, -1, processor, -1, 8)
@@ -99,6 +99,7 @@ class Requests:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             files.append(file)
             fcntl.ioctl(file, self._SET_FILTER, condition.encode() + b"\0")
+            fcntl.ioctl(file, self._ENABLE, 0)
         return files
 
     @contextmanager
