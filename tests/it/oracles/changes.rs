@@ -41,6 +41,13 @@ echo x >opt/bad.tmp && rm opt/bad.tmp
 touch -d '2001-02-03 04:05:06.5' opt/dir-only
 "#;
 
+/// What is done besides, and docker does not see: a change of the same size that keeps the time, and of an attribute
+/// other than capabilities.
+const UNSEEN_BY_DOCKER: &str = r#"
+printf '%s' EDITED >opt/edited && touch -d @1614834367 opt/edited
+setfattr -n user.note -v x opt/marked
+"#;
+
 fn image() -> Image {
     let base = [
         dir("./"),
@@ -69,6 +76,8 @@ fn image() -> Image {
         file("opt/hidden", "before\n"),
         dir("opt/same"),
         dir("opt/dir-only"),
+        file("opt/edited", "edited"),
+        file("opt/marked", "marked"),
         fifo("opt/pipe"),
         file("opt/a", "group"),
         hard("opt/b", "opt/a"),
@@ -79,7 +88,7 @@ fn image() -> Image {
 fn change(merged: &Path) {
     let mut command = Command::new("sh");
     command
-        .args(["-eu", "-c", CHANGES])
+        .args(["-eu", "-c", &format!("{CHANGES}{UNSEEN_BY_DOCKER}")])
         .env("LC_ALL", "C")
         .current_dir(merged);
     output(&mut command).unwrap();
@@ -144,8 +153,13 @@ fn diff_and_commit_are_those_of_docker() {
     ours.run(["container", "umount", "changed"]).unwrap();
 
     let theirs = sorted(&docker.run(["diff", "changed"]).unwrap());
-    let mine = sorted(&ours.run(["container", "diff", "changed"]).unwrap());
-    assert!(theirs.len() > 40, "{theirs:#?}");
+    let mut mine = sorted(&ours.run(["container", "diff", "changed"]).unwrap());
+    assert!(theirs.len() > 30, "{theirs:#?}");
+    let unseen = ["C /opt/edited", "C /opt/marked"];
+    for line in unseen {
+        let at = mine.iter().position(|mine| mine == line);
+        mine.remove(at.unwrap_or_else(|| panic!("{line} in {mine:#?}")));
+    }
     assert_eq!(mine, theirs);
 
     docker.run(["commit", "changed", "changed:2"]).unwrap();
@@ -163,6 +177,7 @@ fn diff_and_commit_are_those_of_docker() {
     let lines: Vec<_> = lines
         .iter()
         .filter(|line| !super::accepted::everywhere(Oracle::Docker, line))
+        .filter(|line| !line.starts_with("opt/edited: ") && !line.starts_with("opt/marked: "))
         .collect();
     assert!(lines.is_empty(), "{lines:#?}");
 }
