@@ -378,7 +378,14 @@ pub(super) fn sweep(store: &Store, wait: bool) -> Result<Swept> {
             Ok(None) => swept.live = swept.live.saturating_add(1),
             // What a killed maker had started, a container's runtime, may still write there or have a view mounted:
             // the next who opens the store comes by again.
-            Err(errno @ (Errno::NOTEMPTY | Errno::NOENT | Errno::XDEV | Errno::BUSY)) => {
+            Err(
+                errno @ (Errno::NOTEMPTY
+                | Errno::NOENT
+                | Errno::XDEV
+                | Errno::BUSY
+                | Errno::NOTCONN
+                | Errno::CONNABORTED),
+            ) => {
                 log::debug!("{} is still in use: {errno}", path.display());
                 swept.live = swept.live.saturating_add(1);
             }
