@@ -78,7 +78,7 @@ mod tests {
             records.add(key, value);
             String::from_utf8(records.body).unwrap()
         };
-        assert_eq!(body(b"path", b"x"), "10 path=x\n");
+        assert_eq!(body(b"path", b"x"), "9 path=x\n");
         assert_eq!(body(b"uid", b"1"), "8 uid=1\n");
         for size in 0..1200 {
             let record = body(b"k", &vec![b'v'; size]);

@@ -83,7 +83,17 @@ impl<'a> Origin<'a> {
 
     fn literal(&self, path: &TreePath, found: &mut Vec<Selected>) -> Result<()> {
         let place = self.tree.resolve(path.as_bytes(), Last::Follow)?;
-        let Some(stat) = place.stat else { return Ok(()) };
+        let Some(stat) = place.stat else {
+            let itself = self.tree.resolve(path.as_bytes(), Last::Keep)?;
+            if itself.stat.is_none() || self.ignore.is_ignored(path) {
+                return Ok(());
+            }
+            // Named, by a pattern perhaps, and a symlink: leaving it out without a word would be wrong.
+            return Err(BuildError::Refused {
+                path: path.clone(),
+                reason: format!("{} has nothing of that name where this symlink leads", self.name),
+            });
+        };
         let left_out = self.ignore.is_ignored(path) || self.ignore.is_ignored(&place.path);
         if left_out && !(stat.is_dir() && self.ignore.takes_back()) {
             return Ok(());
@@ -389,7 +399,13 @@ mod tests {
             f.copy("src", "lib", "*\n!src/main").unwrap(),
             ["usr/", "usr/lib/", "usr/lib/main"]
         );
-        assert_eq!(f.copy("s*/d*/*", "usr/lib", "").unwrap().len(), 5);
+        assert_eq!(
+            f.copy("s*/d*/[!e]*", "usr/lib", "").unwrap(),
+            ["usr/", "usr/lib/", "usr/lib/x.o"]
+        );
+        // A symlink to nothing is not left out without a word, unless an ignore file names it.
+        assert!(f.copy("s*/d*/*", "x", "").unwrap_err().contains("/src/deep/etc"));
+        assert_eq!(f.copy("s*/d*/*", "usr/lib", "**/etc").unwrap().len(), 4);
         assert!(
             f.copy("*.none", "x", "")
                 .unwrap_err()
