@@ -106,6 +106,8 @@ impl SaveArgs {
                     &place.display().to_string(),
                     &bar,
                 )?;
+                // As the file of the other forms: what has its name is on disk.
+                fresh.sync().map_err(StoreError::Build)?;
                 fresh.publish().map_err(StoreError::Build)?;
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! kill -9 at any moment: the store opens, is sound, holds nothing that nobody needs; and the same command succeeds.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::pack::{Image, Packing, tarred, usual_layers};
 use super::shop::{Shop, arg};
@@ -16,12 +16,19 @@ fn killed(
     after: (usize, usize),
 ) {
     const TRIALS: u32 = 15;
-    let shop = Shop::new();
-    prepare(&shop);
-    let start = Instant::now();
-    shop.ok(arguments);
-    let whole = start.elapsed();
-    shop.is_sound(after.0, after.1);
+    // The first run is slower than the others: with its time most moments would lie behind the end.
+    let whole = (0..3)
+        .map(|_| {
+            let shop = Shop::new();
+            prepare(&shop);
+            let start = Instant::now();
+            shop.ok(arguments);
+            let whole = start.elapsed();
+            shop.is_sound(after.0, after.1);
+            whole
+        })
+        .min()
+        .unwrap();
     let (mut early, mut late) = (0, 0);
     for trial in 0..TRIALS {
         let shop = Shop::new();
@@ -135,5 +142,4 @@ fn rubbish() {
     shop.ok(&["image", "ls"]);
     shop.is_sound(1, 3);
     assert!(fs::metadata("/etc/passwd").is_ok());
-    std::thread::sleep(Duration::from_millis(1));
 }
