@@ -268,6 +268,10 @@ fn hash(job: &Job, buffer: &mut [u8]) -> Result<[u8; 32]> {
         };
         hasher.update(data);
         position = position.saturating_add(n as u64);
+        if position > job.before.size {
+            // It grows, perhaps as fast as it is read.
+            break;
+        }
     }
     let after = stat::stat_fd(&job.file).map_err(failed)?;
     let same = (job.before.ino, job.before.size, job.before.mtime) == (after.ino, position, after.mtime);
