@@ -29,8 +29,9 @@ Directories are made anew, everything else is linked. Where a link cannot be mad
 its blocks shared where the file system can do that; the answer says how many.
 CHILD appears when it is complete. A mount point in BASE is refused.
 
-An ordinary user can clone what is his. With --no-owner he can clone what he may
-read: directories and copies are then his, and without setuid and setgid bits.
+As an ordinary user you can clone what is yours. With --no-owner you can clone all
+that you may read: directories and copies are then yours, without setuid and setgid
+bits.
 
 With --json, an object with directories and names (made in all), linked,
 reflinked, copied, bytes_copied, inodes_new, inodes_shared, disowned (how many are

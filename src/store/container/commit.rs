@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::create::now;
 use super::{Container, Use};
 use crate::builder::diff::{Change, Upper, diff_upper};
-use crate::builder::layer_tar::{Written, write_layer_trees, write_layer_upper};
+use crate::builder::layer_tar::{Written, write_layer_tree, write_layer_upper};
 use crate::builder::{self, Progress};
 use crate::format::{Links, TreeId};
 use crate::store::build::config::Config;
 use crate::store::build::expand::expand;
 use crate::store::build::parse::{Command, Instruction, parse};
 use crate::store::view::{Lasting, View, marks};
-use crate::store::{Image, ImageId, Name, Result, StoreError, TmpDir};
+use crate::store::{Image, ImageId, Name, Result, StoreError};
 
 /// What a commit is to say, beside the changes.
 #[derive(Debug, Clone, Default)]
@@ -258,11 +258,7 @@ impl Container<'_> {
     fn export_view(&self, to: impl Write) -> Result<Written> {
         let merged = self.directories().merged;
         let view = std::fs::File::open(&merged).map_err(StoreError::io("open", &merged))?;
-        let nothing = TmpDir::new(self.store, 0o700)?;
-        let written = write_layer_trees(nothing.dir()?, view.as_fd(), to)
-            .map_err(StoreError::of(format!("container {}", self.record.name)));
-        nothing.remove()?;
-        written
+        write_layer_tree(view.as_fd(), to).map_err(StoreError::of(format!("container {}", self.record.name)))
     }
 }
 

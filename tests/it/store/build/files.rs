@@ -186,13 +186,16 @@ fn archives_are_unpacked_by_add_alone() {
         zstd::encode_all(&plain[..], 0).unwrap(),
     )
     .unwrap();
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 6);
+    std::io::Write::write_all(&mut xz, &plain).unwrap();
+    fs::write(bench.path("context/packed.txz"), xz.finish().unwrap()).unwrap();
     fs::write(
         bench.path("context/text.zst"),
         zstd::encode_all(&b"no archive"[..], 0).unwrap(),
     )
     .unwrap();
     bench.write("context/dir/inside.tar", &plain);
-    for name in ["plain.tar", "packed.any-name", "packed.zst"] {
+    for name in ["plain.tar", "packed.any-name", "packed.zst", "packed.txz"] {
         bench
             .build(&format!("FROM base\nADD {name} /\nADD {name} /new/\n"), &[])
             .ok();
