@@ -3,6 +3,8 @@
 mod apply;
 mod clone;
 mod diff;
+mod diff_command;
+mod diff_upper;
 mod hostile;
 mod lay;
 mod layer_tar;
@@ -11,4 +13,5 @@ mod properties;
 mod random;
 mod room;
 mod stage;
+mod told;
 mod verify;
