@@ -29,6 +29,14 @@ pub fn write_layer_trees(old: BorrowedFd<'_>, new: BorrowedFd<'_>, to: impl Writ
     write(&Views::trees(old, new)?, to)
 }
 
+/// Writes all of a tree, its root too.
+///
+/// # Errors
+/// As [`write_layer_trees`].
+pub fn write_layer_tree(tree: BorrowedFd<'_>, to: impl Write) -> Result<Written> {
+    write(&Views::tree(tree)?, to)
+}
+
 /// Writes the changes that an upper makes to its lower.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::remove::remove_tree;
 use super::{BuildError, Result};
 use crate::sys::at::RenameHow;
-use crate::sys::{Errno, at, stat};
+use crate::sys::{Errno, at, io, stat};
 
 /// A number nobody guesses, for temporary names.
 pub(super) fn random() -> u64 {
@@ -141,6 +141,16 @@ impl Newborn {
     /// The new tree's root.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Brings the file system of the tree to disk, so that a machine that dies after [`Newborn::publish`] has the
+    /// data of its files too. Names and links need no such help on file systems with a journal.
+    ///
+    /// # Errors
+    /// As syncfs(2): ENOSPC, EDQUOT, EIO.
+    pub fn sync(&self) -> Result<()> {
+        io::sync_fs(&self.root)
+            .map_err(|errno| self.place.bad("cannot bring the finished tree to disk", errno))
     }
 
     /// Gives the tree its name, in one step.

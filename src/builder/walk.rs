@@ -9,6 +9,14 @@ use crate::sys::{Errno, at, dirent, io, stat};
 /// File systems whose directories tell the inode numbers that stat(2) tells: ext2 to ext4, tmpfs, XFS, Btrfs, F2FS.
 const TRUE_NUMBERS: [u64; 5] = [0xef53, 0x0102_1994, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
 
+/// True where the directories of the file system of `dir` tell the inode numbers that stat(2) tells.
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn has_true_numbers(dir: impl AsFd) -> crate::sys::Result<bool> {
+    io::fs_kind(dir).map(|kind| TRUE_NUMBERS.contains(&kind))
+}
+
 /// Directories of a path that are held open; those above are reached again through `..`.
 const HELD_OPEN: usize = 128;
 
@@ -153,11 +161,11 @@ impl Walk {
     /// If the root cannot be read.
     pub fn new(root: BorrowedFd<'_>) -> Result<Self> {
         let fd = at::reopen_dir(root).map_err(|errno| call("open", TreePath::root(), errno))?;
-        let fs = io::fs_kind(&fd).map_err(|errno| call("look at", TreePath::root(), errno))?;
+        let true_numbers = has_true_numbers(&fd).map_err(|errno| call("look at", TreePath::root(), errno))?;
         let mut walk = Self {
             levels: Vec::new(),
             path: Vec::new(),
-            true_numbers: TRUE_NUMBERS.contains(&fs),
+            true_numbers,
         };
         walk.push(fd)?;
         Ok(walk)

@@ -18,7 +18,8 @@ Examples:
 const MAN_EXAMPLES: &str = "\
 Examples:
   plyfs man | man -l -                      read the page of plyfs itself
-  plyfs man --dir ~/.local/share/man/man1   write one page for each command; then 'man plyfs-mount'";
+  plyfs man --dir ~/.local/share/man/man1   write one page for each command; then 'man plyfs-mount',
+                                            'man plyfs-layer-clone'";
 
 /// Print a completion script for a shell.
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ impl CompletionsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = MAN_EXAMPLES)]
 pub(super) struct ManArgs {
-    /// Write plyfs.1, plyfs-mount.1 and so on to this directory.
+    /// Write plyfs.1, plyfs-mount.1, plyfs-layer-clone.1 and so on to this directory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -55,7 +56,13 @@ impl ManArgs {
         let named =
             |path: &Path, error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
         std::fs::create_dir_all(&dir).map_err(|error| named(&dir, error))?;
-        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+        let mut commands = vec![&command];
+        while let Some(command) = commands.pop() {
+            commands.extend(
+                command
+                    .get_subcommands()
+                    .filter(|below| below.get_name() != "help"),
+            );
             let path = dir.join(format!(
                 "{}.1",
                 command.get_display_name().unwrap_or(command.get_name())

@@ -43,6 +43,11 @@ impl Subject {
     }
 }
 
+/// Whether an entry of `tmp/` with this name is a note.
+pub(super) fn is_note(name: &[u8]) -> bool {
+    Subject::parse(name).is_some()
+}
+
 /// A note, locked while this lives.
 #[derive(Debug)]
 pub(super) struct Doubt {

@@ -113,7 +113,7 @@ impl Store {
         } else {
             Some(Doubt::note(self, Subject::Image(id))?)
         };
-        fresh.sync()?;
+        fresh.sync_files()?;
         let _shared = self.hold()?;
         if let Some(top) = ChainId::chain(&diff_ids).last() {
             self.layer(top)?;

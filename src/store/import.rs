@@ -7,7 +7,6 @@ use std::path::Path;
 use oci_spec::image::{Arch, Os};
 use serde_json::json;
 
-use super::tmp::TmpDir;
 use super::{DiffId, Layer, Loaded, Name, Result, Store, StoreError};
 use crate::builder::{Progress, layer_tar};
 
@@ -44,20 +43,12 @@ impl Store {
     ) -> Result<Loaded> {
         let shown = path.display().to_string();
         let tree = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
-        // Against an empty directory everything is new.
-        let nothing = TmpDir::new(self, 0o700)?;
-        let empty = nothing.dir()?;
         let (layer, written) = self
-            .add_written_layer(
-                None,
-                |to| layer_tar::write_layer_trees(empty, tree.as_fd(), to),
-                progress,
-            )
+            .add_written_layer(None, |to| layer_tar::write_layer_tree(tree.as_fd(), to), progress)
             .map_err(|error| match error {
                 StoreError::Build(error) => StoreError::of(&shown)(error),
                 error => error,
             })?;
-        nothing.remove()?;
         let mut loaded = self.import(&layer, &shown, name)?;
         let skipped = written.skipped.iter();
         loaded

@@ -27,6 +27,33 @@ pub struct Layer {
     notes: Vec<(TreePath, String)>,
 }
 
+/// The directory of a layer, which need not have its name yet.
+#[derive(Clone, Copy)]
+pub(super) struct LayerDir<'a> {
+    dir: BorrowedFd<'a>,
+    path: &'a Path,
+}
+
+impl<'a> LayerDir<'a> {
+    pub(super) fn new(dir: BorrowedFd<'a>, path: &'a Path) -> Self {
+        Self { dir, path }
+    }
+
+    /// An open descriptor of a directory in it.
+    pub(super) fn sub_dir(self, name: &str) -> Result<OwnedFd> {
+        at::open_dir_path(self.dir, name.as_bytes())
+            .and_then(at::reopen_dir)
+            .map_err(StoreError::errno("open", self.path.join(name)))
+    }
+
+    /// A file in it, open for reading.
+    pub(super) fn file(self, name: &str) -> Result<std::fs::File> {
+        at::open_at(self.dir, name.as_bytes(), libc::O_RDONLY)
+            .map(Into::into)
+            .map_err(StoreError::errno("open", self.path.join(name)))
+    }
+}
+
 impl Layer {
     /// A layer just born, from a descriptor of its directory that has the shared lock.
     pub(super) fn born(
@@ -87,21 +114,12 @@ impl Layer {
     /// # Errors
     /// When the directory cannot be opened.
     pub fn root_fd(&self) -> Result<OwnedFd> {
-        self.sub_dir("root")
-    }
-
-    /// An open descriptor of a directory in it.
-    pub(super) fn sub_dir(&self, name: &str) -> Result<OwnedFd> {
-        at::open_dir_path(&self.dir, name.as_bytes())
-            .and_then(at::reopen_dir)
-            .map_err(StoreError::errno("open", self.path.join(name)))
+        LayerDir::new(self.dir(), &self.path).sub_dir("root")
     }
 
     /// A file in it, open for reading.
     pub(super) fn file(&self, name: &str) -> Result<std::fs::File> {
-        at::open_at(&self.dir, name.as_bytes(), libc::O_RDONLY)
-            .map(Into::into)
-            .map_err(StoreError::errno("open", self.path.join(name)))
+        LayerDir::new(self.dir(), &self.path).file(name)
     }
 
     /// The layer below; none for a base.

@@ -142,6 +142,20 @@ impl TmpDir {
         io::sync_fs(self.dir()?).map_err(StoreError::errno("write to disk", &self.path))
     }
 
+    /// Brings the files that lie directly in it to disk, and itself: for what is few and small.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn sync_files(&self) -> Result<()> {
+        let dir = self.dir()?;
+        for name in super::layout::names_in(dir, &self.path)? {
+            at::open_at(dir, name.as_bytes(), libc::O_RDONLY)
+                .and_then(|file| io::sync(file, false))
+                .map_err(StoreError::errno("write to disk", self.path.join(&name)))?;
+        }
+        io::sync(dir, false).map_err(StoreError::errno("write to disk", &self.path))
+    }
+
     /// Gives it the name `name` in `to` in one step, unless something has that name. It must have been synced.
     ///
     /// # Errors
@@ -348,8 +362,12 @@ pub(super) fn sweep(store: &Store, wait: bool) -> Result<Swept> {
     let mut doubts = Vec::new();
     for name in names {
         let path = tmp_path.join(String::from_utf8_lossy(&name).as_ref());
-        if let Some(doubt) = doubt::Doubt::reopen(store, &name)? {
-            doubts.push(doubt);
+        if doubt::is_note(&name) {
+            // Never deleted as rubbish, also when it loses its lock just now.
+            match doubt::Doubt::reopen(store, &name)? {
+                Some(doubt) => doubts.push(doubt),
+                None => swept.live = swept.live.saturating_add(1),
+            }
             continue;
         }
         match sweep_one(tmp, &name) {

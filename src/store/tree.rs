@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::layer::Layer;
+use super::layer::LayerDir;
 use super::tmp::TmpDir;
 use super::{DiffId, Result, StoreError};
 use crate::builder::apply::{ApplyOptions, Limits, apply_tar};
@@ -48,7 +48,7 @@ pub(super) struct Built {
 
 /// Builds the tree `root` in `fresh`, and the files beside it but for `parent`.
 pub(super) fn build(
-    parent: Option<&Layer>,
+    parent: Option<LayerDir<'_>>,
     fresh: &TmpDir,
     incoming: Incoming<impl Read + Send>,
     expected: Option<DiffId>,
@@ -60,7 +60,7 @@ pub(super) fn build(
     let mut birth = Birth::default();
     if let Some(parent) = parent {
         let linker = Linker::with_overflow(parent.sub_dir("overflow")?);
-        clone_tree(parent.root_fd()?.as_fd(), root.as_fd(), &linker, progress)?;
+        clone_tree(parent.sub_dir("root")?.as_fd(), root.as_fd(), &linker, progress)?;
         let links = linker.report();
         birth.linked = links.linked;
         birth.reflinked = links.reflinked;
@@ -93,7 +93,7 @@ pub(super) fn build(
     birth.archive_bytes = applied.archive_bytes;
 
     let notes = applied.changes.notes.list;
-    let parent_root = parent.map(Layer::root_fd).transpose()?;
+    let parent_root = parent.map(|parent| parent.sub_dir("root")).transpose()?;
     let inherited = match (parent, &parent_root) {
         (Some(parent), Some(root)) => Some(Parent {
             manifest: Box::new(parent.file("manifest")?),

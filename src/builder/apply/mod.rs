@@ -36,6 +36,7 @@ pub use options::{Applied, ApplyOptions, Changes, Limits, Notes, Owners};
 pub use sparse::Extent;
 pub use stream::decompressed;
 
+use super::diff::side::tell_namespaces;
 use super::{BuildError, Progress, Result};
 
 /// Lays a layer archive over the tree below `root`: plain, gzip or zstd, told by its first bytes.
@@ -123,13 +124,11 @@ pub fn apply_upper(
     options: &ApplyOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Changes> {
-    lay(
-        root,
-        upper,
-        upper::Source::Upper(options.namespace),
-        options,
-        progress,
-    )
+    let namespaces = match options.namespace {
+        Some(namespace) => vec![namespace],
+        None => tell_namespaces(upper)?,
+    };
+    lay(root, upper, upper::Source::Upper(namespaces), options, progress)
 }
 
 /// Lays a plain directory over the tree below `root`: everything in it takes the place of what has its name, but

@@ -52,7 +52,8 @@ pub struct ApplyOptions<'a> {
     pub expected: Option<[u8; 32]>,
     /// The archive is no layer but just files: a name that would be a mark in a layer is refused.
     pub refuse_marks: bool,
-    /// Whose marks an upper directory has; both namespaces' if not given.
+    /// Whose marks an upper directory has. If not given, its root tells: where it has marks of the trusted namespace,
+    /// those of the user namespace are data of whoever set them; else both count.
     pub namespace: Option<Namespace>,
 }
 

@@ -15,25 +15,23 @@ use crate::sys::xattr::Target;
 use crate::sys::{Errno, at, copy};
 
 /// What a directory's content means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Source {
-    /// Marks of this namespace, or of both, remove what they name.
-    Upper(Option<Namespace>),
+    /// Marks of these namespaces remove what they name.
+    Upper(Vec<Namespace>),
     /// Everything is what it looks like.
     Plain,
 }
 
 impl Source {
-    fn namespaces(self) -> &'static [Namespace] {
+    fn namespaces(&self) -> &[Namespace] {
         match self {
-            Self::Upper(None) => &[Namespace::Trusted, Namespace::User],
-            Self::Upper(Some(Namespace::Trusted)) => &[Namespace::Trusted],
-            Self::Upper(Some(Namespace::User)) => &[Namespace::User],
+            Self::Upper(namespaces) => namespaces,
             Self::Plain => &[],
         }
     }
 
-    fn marks(self, target: Target<'_>) -> crate::sys::Result<Marks> {
+    fn marks(&self, target: Target<'_>) -> crate::sys::Result<Marks> {
         let mut all = Marks::default();
         for namespace in self.namespaces() {
             let found = namespace.read(target)?;
@@ -46,7 +44,7 @@ impl Source {
     }
 
     /// The attributes that are data: without private marks, and with those escaped that would be marks.
-    fn keep(self, xattrs: Vec<Xattr>) -> (Vec<Xattr>, Vec<Vec<u8>>) {
+    fn keep(&self, xattrs: Vec<Xattr>) -> (Vec<Xattr>, Vec<Vec<u8>>) {
         let mut data = Vec::new();
         for mut xattr in xattrs {
             let mut private = false;
@@ -141,7 +139,7 @@ impl Content<'_, '_> {
         }
         let (dir, name) = self.place(&path)?;
         let removes = stat.is_whiteout() || marks.whiteout && stat.size == 0;
-        if removes && self.source == Source::Plain {
+        if removes && matches!(self.source, Source::Plain) {
             self.tree
                 .notes
                 .add(&path, "a character device 0/0 is a mark of overlays and not made");

@@ -194,6 +194,10 @@ impl Visitor for Teller<'_> {
         Ok(())
     }
 
+    fn same(&mut self, inode: Id) -> bool {
+        !self.groups.regrouped(inode, inode)
+    }
+
     fn leave(&mut self) {
         self.inside.pop();
     }

@@ -8,12 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use super::side::{Found, Layer, Rules, Seen, Views};
-use super::walk::{Pair, Visitor, walk};
+use super::walk::{Identity, Pair, Visitor, walk};
 use crate::builder::walk::Walk;
 use crate::builder::{Kind, Result};
 
 /// An inode: device and number.
-pub(super) type Id = (u64, u64);
+pub(super) type Id = Identity;
 
 /// What there is to know about hard links before the first change is told.
 #[derive(Debug, Default)]
@@ -37,6 +37,7 @@ impl Groups {
         let mut names = Names {
             rules: &views.rules,
             pairs: Vec::new(),
+            same: Vec::new(),
             elsewhere: HashMap::new(),
             unchanged: HashSet::new(),
         };
@@ -47,7 +48,12 @@ impl Groups {
 
     /// True if the links of a name changed, which shows the two objects.
     pub(super) fn changed(&self, old: &Found, new: &Found) -> bool {
-        self.joined.contains(&id(new)) || self.split.contains(&(id(old), id(new)))
+        self.regrouped(id(old), id(new))
+    }
+
+    /// True if the links of a name changed that was the one inode and is the other.
+    pub(super) fn regrouped(&self, old: Id, new: Id) -> bool {
+        self.joined.contains(&new) || self.split.contains(&(old, new))
     }
 
     /// True for an object of the new view that has several names there.
@@ -61,6 +67,8 @@ struct Names<'a> {
     rules: &'a Rules<'a>,
     /// New and old inode of each.
     pairs: Vec<(Option<Id>, Option<Id>)>,
+    /// Those that are the same inode in both trees. Most, so they are counted only if one of `pairs` touches them.
+    same: Vec<Id>,
     /// How many names an old inode has in its tree, where not all names are looked at.
     elsewhere: HashMap<Id, u32>,
     /// Inodes of the lower that are copied up and, as far as that tells, unchanged.
@@ -88,6 +96,11 @@ impl Visitor for Names<'_> {
                 .push((new.map(|found| id(&found)), old.map(|found| id(&found))));
         }
         Ok(())
+    }
+
+    fn same(&mut self, inode: Id) -> bool {
+        self.same.push(inode);
+        true
     }
 }
 
@@ -127,6 +140,14 @@ impl Names<'_> {
 
     fn sort(mut self) -> Groups {
         let mut groups = Groups::default();
+        let touched: HashSet<Id> = self
+            .pairs
+            .iter()
+            .flat_map(|(new, old)| [*new, *old])
+            .flatten()
+            .collect();
+        let same = self.same.into_iter().filter(|id| touched.contains(id));
+        self.pairs.extend(same.map(|id| (Some(id), Some(id))));
         // Stable: the names of a group stay in the order of the walk.
         self.pairs.sort_by_key(|(_, old)| *old);
         for group in self.pairs.chunk_by(|a, b| a.1 == b.1) {

@@ -15,7 +15,7 @@
 mod changes;
 mod compare;
 mod groups;
-mod side;
+pub(super) mod side;
 mod walk;
 
 use std::os::fd::BorrowedFd;

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::walk::call;
 use super::{Names, Upper};
+use crate::builder::walk::{Listing, has_true_numbers};
 use crate::builder::{BuildError, Kind, Meta, Result, TreePath, Xattr};
 use crate::format::{Marks, Namespace};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{Errno, at, dirent};
+use crate::sys::{Errno, at};
 
 /// Both views, at the root.
 pub struct Views<'a> {
@@ -27,6 +28,8 @@ pub(super) struct Rules<'a> {
     namespaces: Vec<Namespace>,
     /// How many names an inode of the lower has in its tree.
     names: Option<&'a Names<'a>>,
+    /// The device of two plain trees in which a listing tells which names are the same inode.
+    pub(super) one_device: Option<u64>,
 }
 
 /// One directory of a view: the layers that take part in it.
@@ -87,7 +90,19 @@ impl<'a> Views<'a> {
             rules: Rules {
                 namespaces: Vec::new(),
                 names: None,
+                one_device: one_device(old, new).map_err(call("look at", &TreePath::root()))?,
             },
+        })
+    }
+
+    /// Nothing, and a tree.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn tree(tree: BorrowedFd<'_>) -> Result<Self> {
+        Ok(Self {
+            old: Side::default(),
+            ..Self::trees(tree, tree)?
         })
     }
 
@@ -112,6 +127,7 @@ impl<'a> Views<'a> {
             rules: Rules {
                 namespaces,
                 names: upper.names,
+                one_device: None,
             },
         })
     }
@@ -122,10 +138,16 @@ fn own(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     copy.map_err(call("open", &TreePath::root()))
 }
 
+fn one_device(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> crate::sys::Result<Option<u64>> {
+    let dev = stat::stat_fd(old)?.dev;
+    let one = dev == stat::stat_fd(new)?.dev && has_true_numbers(old)? && has_true_numbers(new)?;
+    Ok(one.then_some(dev))
+}
+
 /// A mount marks the root of its upper as soon as it copies something up. Where the marks are trusted ones, those
 /// of the other namespace further down are a user's own attributes: those of an overlay inside the view. The other
 /// way round says nothing, since any user may have put a `user.` attribute there.
-fn tell_namespaces(root: BorrowedFd<'_>) -> Result<Vec<Namespace>> {
+pub(in crate::builder) fn tell_namespaces(root: BorrowedFd<'_>) -> Result<Vec<Namespace>> {
     let list = xattr::list(Target::Fd(root)).map_err(call("read the attributes of", &TreePath::root()))?;
     if xattr::names(&list).any(|name| Namespace::Trusted.is_private(name)) {
         Ok(vec![Namespace::Trusted])
@@ -222,20 +244,20 @@ impl Rules<'_> {
         Meta::read(seen.target, &seen.found.stat).map_err(call("read the attributes of", path))
     }
 
-    /// What a view's root shows.
-    pub(super) fn root(&self, side: &Side) -> Result<Found> {
+    /// What a view's root shows; none for the view of nothing.
+    pub(super) fn root(&self, side: &Side) -> Result<Option<Found>> {
         let (layer, fd) = match (&side.top, &side.base) {
             (Some(top), _) => (Layer::Top, top),
             (None, Some(base)) => (Layer::Base, base),
-            (None, None) => return Err(call("open", &TreePath::root())(Errno::NOENT)),
+            (None, None) => return Ok(None),
         };
         let stat = stat::stat_fd(fd).map_err(call("look at", &TreePath::root()))?;
-        Ok(Found {
+        Ok(Some(Found {
             layer,
             stat,
             kind: kind(&stat, &TreePath::root())?,
             merged: side.base.is_some(),
-        })
+        }))
     }
 
     /// What a directory of a view shows under `name`, if anything; `path` is the name's, for messages.
@@ -358,20 +380,13 @@ impl Side {
     }
 }
 
-/// The names of the directories, each once, in byte order.
-pub(super) fn names<'a>(dirs: impl Iterator<Item = &'a OwnedFd>, path: &TreePath) -> Result<Vec<Box<[u8]>>> {
-    let mut names = Vec::new();
-    for dir in dirs {
-        let open = at::reopen_dir(dir).map_err(call("open", path))?;
-        dirent::read_names(open, |entry| {
-            names.push(entry.name);
-            Ok(true)
-        })
-        .map_err(call("list", path))?;
-    }
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
+/// The names of a directory of a view; nothing for one that is not there.
+pub(super) fn listing(dir: &Option<OwnedFd>, path: &TreePath) -> Result<Listing> {
+    let Some(dir) = dir else {
+        return Ok(Listing::default());
+    };
+    let open = at::open_dir_list(dir, b".").map_err(call("open", path))?;
+    Listing::read(open).map_err(call("list", path))
 }
 
 fn look_at(dir: &OwnedFd, name: &[u8], path: &TreePath) -> Result<Option<Stat>> {

@@ -1,8 +1,10 @@
 //! Going through two views in step.
 
+use std::cmp::Ordering;
 use std::os::fd::OwnedFd;
 
 use super::side::{self, Found, Layer, Rules, Seen, Side, Views};
+use crate::builder::walk::Listing;
 use crate::builder::{BuildError, Kind, Result, TreePath};
 use crate::sys::{Errno, at, stat};
 
@@ -41,6 +43,9 @@ pub(super) trait Visitor {
     /// One name. Directories of the new view are gone into afterwards, those of the old view alone are not.
     fn pair(&mut self, pair: &Pair<'_>) -> Result<()>;
 
+    /// A name is the same inode in both trees and no directory. With `false` it is shown as a pair.
+    fn same(&mut self, inode: Identity) -> bool;
+
     /// All names of the last directory that was gone into are done.
     fn leave(&mut self) {}
 }
@@ -48,11 +53,18 @@ pub(super) trait Visitor {
 /// A directory that is being gone through.
 struct Frame {
     path: TreePath,
-    names: std::vec::IntoIter<Box<[u8]>>,
+    names: std::vec::IntoIter<Name>,
     old: Half,
     new: Half,
     /// Both views show the same directory of the lower.
     shared: bool,
+}
+
+/// A name to look at.
+struct Name {
+    name: Box<[u8]>,
+    /// In both trees it is this inode, and no directory.
+    same: Option<Identity>,
 }
 
 /// One view's part of a frame.
@@ -64,7 +76,7 @@ struct Half {
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+pub(super) type Identity = (u64, u64);
 
 /// Shows all pairs to `visitor`, the root first.
 pub(super) fn walk(views: &Views<'_>, visitor: &mut dyn Visitor) -> Result<()> {
@@ -73,13 +85,16 @@ pub(super) fn walk(views: &Views<'_>, visitor: &mut dyn Visitor) -> Result<()> {
     let (old, new) = (rules.root(&views.old)?, rules.root(&views.new)?);
     visitor.pair(&Pair {
         path: &root,
-        old: views.old.root(&old),
-        new: views.new.root(&new),
+        old: old.as_ref().and_then(|found| views.old.root(found)),
+        new: new.as_ref().and_then(|found| views.new.root(found)),
     })?;
     let first = frame(rules, root, views.old.copy()?, views.new.copy()?)?;
     let mut stack = vec![first];
     while let Some(frame) = stack.last_mut() {
-        if let Some(name) = frame.names.next() {
+        if let Some(Name { name, same }) = frame.names.next() {
+            if same.is_some_and(|inode| visitor.same(inode)) {
+                continue;
+            }
             if let Some(below) = step(rules, frame, &name, visitor)? {
                 stack.push(below);
                 close_far(&mut stack);
@@ -133,18 +148,68 @@ fn step(rules: &Rules<'_>, frame: &Frame, name: &[u8], visitor: &mut dyn Visitor
 
 fn frame(rules: &Rules<'_>, path: TreePath, old: Side, new: Side) -> Result<Frame> {
     let shared = rules.overlay() && old.base.is_some() && new.base.is_some();
-    let mut dirs = vec![&old.top, &new.top];
-    if !shared {
-        // Else names of the lower alone show the same in both views.
-        dirs.extend([&old.base, &new.base]);
-    }
+    let listing = |dir| side::listing(dir, &path);
+    let names = if let Some(dev) = rules.one_device {
+        merge(dev, &listing(&old.base)?, &listing(&new.base)?)
+    } else if shared {
+        // Names of the lower alone show the same in both views.
+        union(&[listing(&old.top)?, listing(&new.top)?])
+    } else {
+        union(&[
+            listing(&old.top)?,
+            listing(&old.base)?,
+            listing(&new.top)?,
+            listing(&new.base)?,
+        ])
+    };
     Ok(Frame {
-        names: side::names(dirs.into_iter().flatten(), &path)?.into_iter(),
+        names: names.into_iter(),
         old: Half::new(old, &path)?,
         new: Half::new(new, &path)?,
         path,
         shared,
     })
+}
+
+/// All names, each once, in order.
+fn union(listings: &[Listing]) -> Vec<Name> {
+    let all = listings.iter().flat_map(Listing::iter);
+    let mut names: Vec<Name> = all
+        .map(|raw| Name {
+            name: raw.name.into(),
+            same: None,
+        })
+        .collect();
+    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    names.dedup_by(|a, b| a.name == b.name);
+    names
+}
+
+/// As [`union`], of two directories on one device whose listings tell the inodes.
+fn merge(dev: u64, old: &Listing, new: &Listing) -> Vec<Name> {
+    let mut names = Vec::with_capacity(new.len());
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return names,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.name.cmp(new.name),
+        };
+        let was = old.next_if(|_| order != Ordering::Greater);
+        let is = new.next_if(|_| order != Ordering::Less);
+        let same = match (&was, &is) {
+            (Some(was), Some(is)) if was.ino == is.ino && was.kind == is.kind => {
+                let file = is.kind != 0 && is.kind != libc::S_IFDIR;
+                file.then_some((dev, is.ino))
+            }
+            _ => None,
+        };
+        names.extend(was.or(is).map(|raw| Name {
+            name: raw.name.into(),
+            same,
+        }));
+    }
 }
 
 fn identity(fd: &OwnedFd, path: &TreePath) -> Result<Identity> {

@@ -17,8 +17,8 @@ Examples:
   plyfs container run -v /srv/data:/data:ro --network none debian ls /data
 
 Exit status: the command's; 125 if plyfs or the runtime failed, 126 if the
-command cannot be run, 127 if there is none of that name. The runtime is crun or
-runc, whichever is installed. This is no prison for hostile programs: see
+command cannot be run, 127 if there is none of that name; 2 if the command line
+makes no sense. The runtime is crun, or else runc. This is no prison for hostile programs: see
 docs/containers.md for what separates a container from the machine.";
 
 /// Make a container of an image and run its command.

@@ -74,7 +74,7 @@ enum Net {
 impl From<ImageBuildError> for Failure {
     fn from(error: ImageBuildError) -> Self {
         let text = error.to_string();
-        match error.reason {
+        match *error.reason {
             Reason::Store(store) => match Self::from(store) {
                 Self::Usage(_) => Self::Usage(text),
                 Self::Failed(_) | Self::Status(_) => Self::Failed(text),

@@ -172,9 +172,10 @@ impl ApplyArgs {
             }),
             _ => None,
         };
+        // Before anything is made: from here on Ctrl-C tidies up.
+        let bar = Bar::new();
         let manifest = self.manifest.as_deref().map(NewManifest::create).transpose()?;
         let newborn = place.make()?;
-        let bar = Bar::new();
         match (&parent, &self.parent) {
             (Some(parent), Some(path)) => {
                 let mut linker = Linker::new();
@@ -198,6 +199,7 @@ impl ApplyArgs {
             };
             record(newborn.root(), recording, BufWriter::new(&manifest.file), &bar)?;
         }
+        newborn.sync()?;
         newborn.publish()?;
         if let Some(manifest) = manifest {
             manifest.keep();

@@ -29,8 +29,9 @@ Directories are made anew, everything else is linked. Where a link cannot be mad
 its blocks shared where the file system can do that; the answer says how many.
 CHILD appears when it is complete. A mount point in BASE is refused.
 
-An ordinary user can clone what is his. With --no-owner he can clone what he may
-read: directories and copies are then his, and without setuid and setgid bits.
+As an ordinary user you can clone what is yours. With --no-owner you can clone all
+that you may read: directories and copies are then yours, without setuid and setgid
+bits.
 
 With --json, an object with directories and names (made in all), linked,
 reflinked, copied, bytes_copied, inodes_new, inodes_shared, disowned (how many are
@@ -96,13 +97,14 @@ impl CloneArgs {
             }),
             None => None,
         };
+        // Before anything is made: from here on Ctrl-C tidies up.
+        let bar = Bar::new();
         let manifest = self.manifest.as_deref().map(NewManifest::create).transpose()?;
         let newborn = place.make()?;
         let mut linker = Linker::new();
         if self.no_owner {
             linker = linker.without_owners();
         }
-        let bar = Bar::new();
         let made =
             clone_tree(base.as_fd(), newborn.root(), &linker, &bar).map_err(|error| self.explain(&error))?;
         if let Some(manifest) = &manifest {
@@ -113,12 +115,15 @@ impl CloneArgs {
             let to = BufWriter::new(&manifest.file);
             record(newborn.root(), recording, to, &bar)?;
         }
+        let links = linker.report();
+        if links.new_inodes() > 0 {
+            newborn.sync()?;
+        }
         newborn.publish()?;
         if let Some(manifest) = manifest {
             manifest.keep();
         }
         drop(bar);
-        let links = linker.report();
         for (path, reason) in &links.skipped {
             eprintln!("plyfs: {path}: {reason}");
         }

@@ -126,7 +126,7 @@ impl Config {
 
     /// LABEL.
     pub fn set_label(&mut self, name: &str, value: &str) {
-        self.object("Labels").insert(name.to_owned(), json!(value));
+        self.extend("Labels", [(name.to_owned(), json!(value))]);
     }
 
     /// CMD.
@@ -169,7 +169,7 @@ impl Config {
 
     /// VOLUME.
     pub fn add_volume(&mut self, path: &str) {
-        self.object("Volumes").insert(path.to_owned(), json!({}));
+        self.extend("Volumes", [(path.to_owned(), json!({}))]);
     }
 
     /// EXPOSE: `80`, `80/udp`, `7000-7010`.
@@ -186,10 +186,8 @@ impl Config {
         if first == 0 || last < first || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
             return Err(format!("EXPOSE: {word} is no port, nor a range of ports"));
         }
-        let exposed = self.object("ExposedPorts");
-        for port in first..=last {
-            exposed.insert(format!("{port}/{protocol}"), json!({}));
-        }
+        let ports = (first..=last).map(|port| (format!("{port}/{protocol}"), json!({})));
+        self.extend("ExposedPorts", ports);
         Ok(())
     }
 
@@ -338,16 +336,14 @@ impl Config {
             .to_owned()
     }
 
-    fn object(&mut self, name: &str) -> &mut Map<String, Value> {
-        let value = self.config.entry(name).or_insert_with(|| json!({}));
-        if !value.is_object() {
-            *value = json!({});
-        }
-        match value {
-            Value::Object(map) => map,
-            // Made one above.
-            _ => unreachable!("a JSON object was just put here"),
-        }
+    /// Puts members into an object that may not be there yet.
+    fn extend(&mut self, name: &str, members: impl IntoIterator<Item = (String, Value)>) {
+        let mut object = match self.config.remove(name) {
+            Some(Value::Object(object)) => object,
+            _ => Map::new(),
+        };
+        object.extend(members);
+        self.config.insert(name.to_owned(), Value::Object(object));
     }
 }
 

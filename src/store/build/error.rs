@@ -11,10 +11,10 @@ use crate::store::StoreError;
 #[derive(Debug, Error)]
 #[error("{place}{reason}")]
 pub struct ImageBuildError {
-    /// Where. Boxed, since every step's answer has room for it.
-    pub place: Box<Place>,
+    /// Where.
+    pub place: Place,
     /// Why.
-    pub reason: Reason,
+    pub reason: Box<Reason>,
 }
 
 /// Where a build failed.

@@ -183,13 +183,6 @@ impl<'a> Files<'a> {
                 path: TreePath::root(),
                 stat: stat_fd(&unpacked.dir).map_err(|errno| call("look at", &selected.path, errno))?,
             };
-            // The directory itself is not the archive's to say.
-            let to = additions.directory_at(to)?;
-            let meta = Meta {
-                mtime: additions.time_above(&to)?,
-                ..additions.plain_directory()
-            };
-            additions.directory(&to, meta, false)?;
             inside.gather(additions, &all, to, &changes, skip, note)?;
             return Ok(());
         }

@@ -152,7 +152,11 @@ impl<'a> Origin<'a> {
         }
         let root = self.tree.open(from, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let to = additions.directory_at(to)?;
-        let meta = self.meta(Target::Fd(root.as_fd()), &selected.stat, from, changes)?;
+        // Its content is copied, not the directory: a new one is as if nobody had said how it is.
+        let meta = Meta {
+            mtime: additions.time_above(&to)?,
+            ..additions.plain_directory()
+        };
         additions.directory(&to, meta, false)?;
         let mut walk = Walk::new(root.as_fd())?;
         let mut levels = vec![Level { to, waiting: None }];

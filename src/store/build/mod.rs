@@ -22,6 +22,8 @@ pub mod files;
 pub mod gather;
 pub mod heredoc;
 pub mod ignore;
+pub mod instruction;
+mod make;
 pub mod parse;
 pub mod pattern;
 pub mod plan;
@@ -91,17 +93,17 @@ pub fn build(
     report: &mut dyn Report,
 ) -> std::result::Result<ImageId, ImageBuildError> {
     let nowhere = |reason| ImageBuildError {
-        place: Box::default(),
-        reason,
+        place: Place::default(),
+        reason: Box::new(reason),
     };
     let context = Context::open(store, &request.context, &request.file).map_err(nowhere)?;
     let in_file = |line: usize, reason: Reason| ImageBuildError {
-        place: Box::new(Place {
+        place: Place {
             file: context.file.clone(),
             line,
             step: None,
-        }),
-        reason,
+        },
+        reason: Box::new(reason),
     };
     let file = parse::parse(&context.text).map_err(|(line, reason)| in_file(line, reason.into()))?;
     let mut globals = Globals::new(request.args.iter().cloned());

@@ -12,6 +12,7 @@ use crate::builder::layer_tar::write_layer_upper;
 use crate::format::links::Links;
 use crate::store::container::Scratch;
 use crate::store::runtime::{Network, Process, Volume};
+use crate::store::view::marks;
 use crate::store::{Layer, Store, StoreError, TmpDir};
 use crate::sys::{Errno, at};
 
@@ -147,7 +148,7 @@ impl<'a> Changed<'a> {
             upper: upper.as_fd(),
             lower: self.lower.as_fd(),
             init: Some(init.as_fd()),
-            namespace: None,
+            namespace: Some(marks()),
             names,
         })?)
     }

@@ -1,8 +1,11 @@
 //! Archives that ADD unpacks, and a context that comes as one.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::os::fd::AsFd;
+
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
 
 use super::error::Result;
 use crate::builder::apply::{ApplyOptions, apply_tar, decompressed};
@@ -17,7 +20,7 @@ const BLOCK: usize = 512;
 /// If it cannot be read.
 pub fn is_archive(file: File) -> std::io::Result<bool> {
     let mut start = Vec::new();
-    let unpacked = match decompressed(file) {
+    let unpacked = match unpacked(file).and_then(decompressed) {
         Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Err(error),
         Err(error) if is_damage(&error) => return Ok(false),
         unpacked => unpacked?,
@@ -48,6 +51,20 @@ fn is_header(block: &[u8]) -> bool {
     first.is_some_and(|entry| entry.is_ok())
 }
 
+/// The memory that unpacking xz may take: enough for what `xz -9` makes.
+const XZ_MEMORY: u64 = 128 * 1024 * 1024;
+const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
+
+/// The uncompressed form of an archive: plain, gzip, zstd or xz, told by its first bytes.
+fn unpacked<'a>(archive: impl Read + Send + 'a) -> std::io::Result<Box<dyn Read + Send + 'a>> {
+    let mut archive = BufReader::new(archive);
+    if !archive.fill_buf()?.starts_with(XZ_MAGIC) {
+        return Ok(Box::new(archive));
+    }
+    let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
+    Ok(Box::new(XzDecoder::new_stream(archive, stream)))
+}
+
 /// Unpacks an archive into an empty directory.
 ///
 /// # Errors
@@ -57,6 +74,7 @@ pub fn unpack(root: impl AsFd, archive: impl Read + Send) -> Result<()> {
         refuse_marks: true,
         ..ApplyOptions::default()
     };
+    let archive = unpacked(archive).map_err(unreadable)?;
     apply_tar(root.as_fd(), archive, options, &Silent)?;
     Ok(())
 }

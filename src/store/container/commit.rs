@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::create::now;
 use super::{Container, Use};
 use crate::builder::diff::{Change, Upper, diff_upper};
-use crate::builder::layer_tar::{Written, write_layer_trees, write_layer_upper};
+use crate::builder::layer_tar::{Written, write_layer_tree, write_layer_upper};
 use crate::builder::{self, Progress};
 use crate::format::{Links, TreeId};
 use crate::store::build::config::Config;
 use crate::store::build::expand::expand;
 use crate::store::build::parse::{Command, Instruction, parse};
 use crate::store::view::{Lasting, View, marks};
-use crate::store::{Image, ImageId, Name, Result, StoreError, TmpDir};
+use crate::store::{Image, ImageId, Name, Result, StoreError};
 
 /// What a commit is to say, beside the changes.
 #[derive(Debug, Clone, Default)]
@@ -119,7 +119,7 @@ impl Container<'_> {
     /// When something cannot be read, changed meanwhile, or cannot be kept in a layer; an instruction that is not
     /// understood.
     pub fn commit(&self, commit: &Commit, names: &[Name], progress: &dyn Progress) -> Result<Committed> {
-        let _kept = self.keep()?;
+        let _turn = self.turn()?;
         let image = self.store.image(&self.record.image)?;
         let mut config = self.settled_config(&image)?;
         for text in &commit.changes {
@@ -225,12 +225,12 @@ impl Container<'_> {
     /// # Errors
     /// When it cannot be mounted or read, or `to` not be written.
     pub fn export(&self, to: impl Write) -> Result<Written> {
+        let turn = self.turn()?;
         let view = match self.in_use()? {
             Use::Idle => {
                 self.remove_merged()?;
                 crate::sys::at::mkdir_at(&self.dir, b"merged", 0o700)
                     .map_err(StoreError::errno("make", self.path.join("merged")))?;
-                let _kept = self.keep()?;
                 Some(View::mount(
                     self.directories(),
                     Some(self.source()),
@@ -251,17 +251,14 @@ impl Container<'_> {
         if mounted_here {
             self.remove_merged()?;
         }
+        drop(turn);
         written
     }
 
     fn export_view(&self, to: impl Write) -> Result<Written> {
         let merged = self.directories().merged;
         let view = std::fs::File::open(&merged).map_err(StoreError::io("open", &merged))?;
-        let nothing = TmpDir::new(self.store, 0o700)?;
-        let written = write_layer_trees(nothing.dir()?, view.as_fd(), to)
-            .map_err(StoreError::of(format!("container {}", self.record.name)));
-        nothing.remove()?;
-        written
+        write_layer_tree(view.as_fd(), to).map_err(StoreError::of(format!("container {}", self.record.name)))
     }
 }
 

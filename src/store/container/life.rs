@@ -1,13 +1,12 @@
 //! Mounting a container, and running its command.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::create::now;
 use super::record::Status;
-use super::{Container, Use};
+use super::{Container, Turn, Use};
 use crate::mount::unmount::unmount;
 use crate::store::runtime::{self, Ended, Network, Process, Run, kill_command};
 use crate::store::view::{Lasting, View};
@@ -23,7 +22,7 @@ impl Container<'_> {
     /// # Errors
     /// When it is in use, or what stands against the mount.
     pub fn mount(&self) -> store::Result<PathBuf> {
-        let _kept = self.ready()?;
+        let _turn = self.ready()?;
         // The layer is locked by the server itself; this says clearly if it is missing.
         drop(self.layer()?);
         let directories = self.directories();
@@ -41,6 +40,7 @@ impl Container<'_> {
     /// # Errors
     /// When it is not mounted, or in use.
     pub fn unmount(&self, lazy: bool) -> store::Result<()> {
+        let _turn = self.turn()?;
         match self.in_use()? {
             Use::Running => {
                 return Err(self.error("is running", "its view goes with its command; end that"));
@@ -82,8 +82,17 @@ impl Container<'_> {
         Ok(())
     }
 
-    /// Its lock, and an empty `merged`, if nobody uses it.
-    fn ready(&self) -> store::Result<std::os::fd::OwnedFd> {
+    /// Takes the mount point away after a run, unless somebody has mounted it again, or removed it all.
+    fn tidy(&self) -> store::Result<()> {
+        match self.turn_if_there()? {
+            Some(_turn) if self.in_use()? == Use::Idle => self.remove_merged(),
+            _ => Ok(()),
+        }
+    }
+
+    /// One's turn, and an empty `merged`, if nobody uses it.
+    fn ready(&self) -> store::Result<Turn> {
+        let turn = self.turn()?;
         let merged = self.path.join("merged");
         match self.in_use()? {
             Use::Idle => {}
@@ -95,10 +104,9 @@ impl Container<'_> {
             }
             Use::Running => return Err(self.error("is running", "wait for its end, or end it")),
         }
-        let kept = self.keep()?;
         self.remove_merged()?;
         at::mkdir_at(&self.dir, b"merged", 0o700).map_err(StoreError::errno("make", merged))?;
-        Ok(kept)
+        Ok(turn)
     }
 
     /// Runs its command in its view, and waits. To be called without threads.
@@ -106,7 +114,7 @@ impl Container<'_> {
     /// # Errors
     /// When it is in use, has no command, or its view cannot be mounted. That the command failed is no error.
     pub fn run(&mut self) -> store::Result<Ended> {
-        let kept = self.ready()?;
+        let turn = self.ready()?;
         drop(self.layer()?);
         let settings = &self.record.config;
         let host = &self.record.host_config;
@@ -137,6 +145,8 @@ impl Container<'_> {
             volatile: false,
         };
         let ended = runtime::run_in(&run, |pid| {
+            // Its upper is locked now.
+            drop(turn);
             let (_, since) = now();
             self.write_state(|state| {
                 state.status = Status::Running;
@@ -145,8 +155,7 @@ impl Container<'_> {
                 state.finished_at.clear();
             })
         });
-        drop(kept);
-        let removed = self.remove_merged();
+        let removed = self.tidy();
         if self.record.state.status == Status::Running {
             let status = ended.as_ref().map_or(125, |ended| ended.status);
             let (_, until) = now();
@@ -203,10 +212,5 @@ impl Container<'_> {
             state.exit_code = 137;
         }
         Ok(found)
-    }
-
-    /// The descriptor of its directory.
-    pub(super) fn dir(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.dir.as_fd()
     }
 }

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Born in this order, gone in the opposite one, all under the store's exclusive lock: a first layer without a record
-//! is what a killed process left, and [`sweep`] clears it away. Who uses a container has a shared lock on
-//! `overlay/<id>`: the server of its mount for as long as it lives, so that a killed one frees it.
+//! is what a killed process left, and [`sweep`] clears it away.
+//!
+//! A container is in use while its upper is locked, by the server of its mount: a killed one frees it. Who is about
+//! to mount, commit or remove it has the file `lower-id` locked meanwhile, so that they take turns.
 
 mod commit;
 mod create;
@@ -31,7 +33,7 @@ pub use remove::sweep;
 pub use scratch::Scratch;
 
 use super::layout::{names_in, read_file};
-use super::lock::still_named;
+use super::lock::{still_named, wait};
 use super::{ChainId, LARGEST_JSON, Layer, Result, Store, StoreError, TmpDir};
 use crate::mount::Directories;
 use crate::sys::at::{self, RenameHow};
@@ -213,32 +215,39 @@ impl<'a> Container<'a> {
             .map_err(StoreError::errno("open", path.join("upper")))
     }
 
-    /// Whether somebody uses it.
+    /// Whether somebody uses it: the server of its mount has its upper locked.
     ///
     /// # Errors
     /// As flock(2).
     pub fn in_use(&self) -> Result<Use> {
-        let fresh = at::reopen_dir(&self.dir).map_err(StoreError::errno("open", &self.path))?;
-        let free = super::lock::try_exclusive(&fresh).map_err(StoreError::errno("lock", &self.path))?;
-        Ok(match (free, self.record.state.status) {
-            (true, _) => Use::Idle,
-            (false, Status::Running) => Use::Running,
-            (false, _) => Use::Mounted,
-        })
+        // Shared: who only looks does not get in the way of others who look.
+        match flock(self.upper()?, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Use::Idle),
+            Err(Errno::WOULDBLOCK) if self.record.state.status == Status::Running => Ok(Use::Running),
+            Err(Errno::WOULDBLOCK) => Ok(Use::Mounted),
+            Err(errno) => Err(StoreError::errno("lock", self.path.join("upper"))(errno)),
+        }
     }
 
-    /// A shared lock on its directory, which keeps it from being removed.
-    fn keep(&self) -> Result<OwnedFd> {
-        let gone = || self.error("is being removed", "there is nothing to do");
-        let dir = at::reopen_dir(&self.dir).map_err(StoreError::errno("open", &self.path))?;
-        match flock(&dir, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(gone()),
-            Err(errno) => return Err(StoreError::errno("lock", &self.path)(errno)),
-        }
-        let still = still_named(self.store.overlay(), self.record.id.as_bytes(), &dir)
+    /// Waits until nobody else is about to mount, commit or remove it, and keeps them from it.
+    fn turn(&self) -> Result<Turn> {
+        self.turn_if_there()?
+            .ok_or_else(|| self.error("has been removed meanwhile", "there is nothing to do"))
+    }
+
+    /// As [`Container::turn`]; none if it has been removed meanwhile.
+    fn turn_if_there(&self) -> Result<Option<Turn>> {
+        let path = self.path.join("lower-id");
+        let file = match at::open_at(&self.dir, b"lower-id", libc::O_RDONLY) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(StoreError::errno("open", &path)(errno)),
+        };
+        wait(&file, FlockOperation::LockExclusive).map_err(StoreError::errno("lock", &path))?;
+        let turn = Turn { file };
+        let still = still_named(self.store.overlay(), self.record.id.as_bytes(), &self.dir)
             .map_err(StoreError::errno("look at", &self.path))?;
-        if still { Ok(dir) } else { Err(gone()) }
+        Ok(still.then_some(turn))
     }
 
     /// "container web is running: ..."
@@ -269,6 +278,21 @@ impl<'a> Container<'a> {
             }
         }
         fresh.remove().map(drop)
+    }
+}
+
+/// The right to change how a container is used; see [`Container::turn`].
+#[derive(Debug)]
+struct Turn {
+    file: OwnedFd,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // By hand: the server of a view is a copy of this process and has the file open as well.
+        if let Err(errno) = flock(&self.file, FlockOperation::Unlock) {
+            log::debug!("lower-id: {errno}");
+        }
     }
 }
 

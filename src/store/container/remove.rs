@@ -1,6 +1,7 @@
 //! The end of a container.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use super::{Container, Use, init_name};
 use crate::store::layout::names_in;
@@ -8,6 +9,9 @@ use crate::store::lock::try_exclusive;
 use crate::store::{Result, Store, StoreError, TmpDir};
 use crate::sys::at::{self, RenameHow};
 use crate::sys::{Errno, io};
+
+/// How often the lock of an upper is tried for that somebody may only look at.
+const LOOKERS: u8 = 40;
 
 impl Container<'_> {
     /// Removes it.
@@ -25,6 +29,7 @@ impl Container<'_> {
                 ),
             ),
         };
+        let _turn = self.turn()?;
         let found = self.in_use()?;
         if found != Use::Idle {
             return Err(in_use(found));
@@ -33,12 +38,12 @@ impl Container<'_> {
         let grave = TmpDir::new(self.store, 0o700)?;
         {
             let _exclusive = self.store.exclusive()?;
-            let lock = at::reopen_dir(self.dir()).map_err(StoreError::errno("open", &self.path))?;
+            // Somebody may just look, with a shared lock; a mount made by hand has an exclusive one.
             let upper = self.upper()?;
-            for locked in [&lock, &upper] {
-                if !try_exclusive(locked).map_err(StoreError::errno("lock", &self.path))? {
-                    return Err(in_use(Use::Mounted));
-                }
+            let mut tries = LOOKERS;
+            while !try_exclusive(&upper).map_err(StoreError::errno("lock", self.path.join("upper")))? {
+                tries = tries.checked_sub(1).ok_or_else(|| in_use(Use::Mounted))?;
+                std::thread::sleep(Duration::from_millis(5));
             }
             bury(self.store, &self.record.id, &grave)?;
         }

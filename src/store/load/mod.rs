@@ -26,8 +26,9 @@ pub use oci::Platform;
 use self::check::Checked;
 use self::members::Members;
 use self::plan::{Config, LayerSource, Plan};
+use super::birth::{Finished, Stack};
 use super::tree::Incoming;
-use super::{ChainId, DiffId, ImageId, Layer, Name, Result, Store, StoreError};
+use super::{ImageId, Name, Result, Store, StoreError};
 use crate::builder::Progress;
 
 /// Where an archive is.
@@ -126,58 +127,53 @@ impl Store {
         plan: &Plan,
         uses: &mut HashMap<String, usize>,
         progress: &dyn Progress,
-    ) -> Result<Stack> {
-        let mut stack = Stack::default();
+    ) -> Result<Finished> {
+        let mut stack = Stack::upon(self, None)?;
         for (at, source) in plan.layers.iter().enumerate() {
             let again = uses
                 .get_mut(&source.member)
                 .is_some_and(|count| std::mem::replace(count, count.saturating_sub(1)) > 1);
-            let parent = stack.top.as_ref().map(|layer| *layer.id());
-            // The parent is held until its child is there.
+            if let Some(diff) = &source.diff_id
+                && stack.take(diff)?
+            {
+                continue;
+            }
             let title = format!("layer {} of {}", at.saturating_add(1), plan.layers.len());
-            let layer = self.load_layer(members, source, parent.as_ref(), again, (&title, progress))?;
-            stack.diff_ids.push(layer.diff_id()?);
-            stack.notes.extend(layer.note_lines());
-            stack.top = Some(layer);
+            load_layer(&mut stack, members, source, again, (title, progress))?;
         }
-        Ok(stack)
+        stack.finish()
     }
+}
 
-    fn load_layer(
-        &self,
-        members: &mut Members,
-        source: &LayerSource,
-        parent: Option<&ChainId>,
-        again: bool,
-        (title, progress): (&str, &dyn Progress),
-    ) -> Result<Layer> {
-        if let Some(diff) = &source.diff_id
-            && let Some(there) = self.find_layer(&ChainId::of(parent, diff))?
-        {
-            return Ok(there);
-        }
-        let shown = format!("{}: {}", members.shown, source.member);
-        let Some(open) = members.open(&source.member, again)? else {
-            return Err(StoreError::archive(
-                shown,
-                "the layer is missing; an archive whose layers lie elsewhere cannot be loaded",
-            ));
-        };
-        let reader: Box<dyn Read + Send + '_> = match &source.promise {
-            Some(promise) => Box::new(Checked::new(open.reader, promise.clone(), &source.member)),
-            None => open.reader,
-        };
-        let incoming = Incoming {
-            title: title.to_owned(),
-            size: Some(open.size),
-            archive: reader,
-        };
-        self.add_incoming(parent, incoming, source.diff_id, progress)
-            .map_err(|error| match error {
-                StoreError::Build(error) => StoreError::of(shown)(error),
-                error => error,
-            })
-    }
+fn load_layer(
+    stack: &mut Stack<'_>,
+    members: &mut Members,
+    source: &LayerSource,
+    again: bool,
+    (title, progress): (String, &dyn Progress),
+) -> Result<()> {
+    let shown = format!("{}: {}", members.shown, source.member);
+    let Some(open) = members.open(&source.member, again)? else {
+        return Err(StoreError::archive(
+            shown,
+            "the layer is missing; an archive whose layers lie elsewhere cannot be loaded",
+        ));
+    };
+    let archive: Box<dyn Read + Send + '_> = match &source.promise {
+        Some(promise) => Box::new(Checked::new(open.reader, promise.clone(), &source.member)),
+        None => open.reader,
+    };
+    let incoming = Incoming {
+        title,
+        size: Some(open.size),
+        archive,
+    };
+    stack
+        .add(incoming, source.diff_id, progress)
+        .map_err(|error| match error {
+            StoreError::Build(error) => StoreError::of(shown)(error),
+            error => error,
+        })
 }
 
 fn names_of(plan: &Plan, shown: &str) -> Result<Vec<Name>> {
@@ -192,15 +188,6 @@ fn names_of(plan: &Plan, shown: &str) -> Result<Vec<Name>> {
             })
         })
         .collect()
-}
-
-/// The layers of an image that is being loaded.
-#[derive(Default)]
-struct Stack {
-    /// The uppermost layer, held.
-    top: Option<Layer>,
-    diff_ids: Vec<DiffId>,
-    notes: Vec<String>,
 }
 
 fn plans(members: &mut Members, options: &LoadOptions) -> Result<Vec<Plan>> {

@@ -507,3 +507,187 @@ fn what_protected_hardlinks_forbids_is_copied() {
     assert_eq!(sys::mtime(clone.join("d")), sys::mtime(source.join("d")));
     assert_eq!(names(&clone), ["anns", "d", "link", "roots"]);
 }
+
+/// What a child changes is its own: parent and sibling stay bit for bit as they were.
+#[test]
+fn changes_in_a_child_stay_there() {
+    if !need_root("changes_in_a_child_stay_there") {
+        return;
+    }
+    let room = Room::new();
+    let parent = room.dir("parent");
+    let names = [
+        "data",
+        "mode",
+        "owner",
+        "times",
+        "xattr",
+        "xattr-less",
+        "link",
+        "dir/in",
+        "gone",
+        "type",
+    ];
+    let mut nodes = vec![
+        dir("dir"),
+        file("group-a", "group"),
+        hard("group-b", "group-a"),
+        hard("dir/group-c", "group-a"),
+    ];
+    nodes.extend(names.map(|name| file(name, name).xattr("user.was", "so")));
+    plant(&parent, &nodes);
+    room.ok(&["layer", "clone", "parent", "sibling"]);
+    let recorded = manifest(&parent);
+    // As a mount would leave it: every changed file copied up whole.
+    let upper = room.dir("upper");
+    let same = |name: &str| file(name, name).xattr("user.was", "so");
+    plant(
+        &upper,
+        &[
+            file("data", "atad").xattr("user.was", "so"),
+            same("mode").mode(0o600),
+            same("owner").own(5, 6),
+            same("times").mtime(LONG_AGO.0, LONG_AGO.1),
+            file("xattr", "xattr").xattr("user.was", "not"),
+            file("xattr-less", "xattr-less"),
+            same("link"),
+            hard("link-2", "link"),
+            dir("dir").mode(0o700).own(7, 8).xattr("user.new", "yes"),
+            file("dir/group-c", "group").mode(0o4755),
+            chr("gone", 0, 0),
+            dir("type"),
+        ],
+    );
+    room.ok(&["layer", "apply", "--parent", "parent", "upper", "child"]);
+    let shown: Vec<_> = faults(&room.path("child"), &recorded)
+        .iter()
+        .map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    for change in [
+        "/data content",
+        "/dir mode",
+        "/dir owner",
+        "/dir xattr user.new",
+        "/dir/group-c hard links",
+        "/dir/group-c mode",
+        "/gone object",
+        "/link hard links",
+        "/link-2 object",
+        "/mode mode",
+        "/owner owner",
+        "/times mtime",
+        "/type kind",
+        "/xattr xattr user.was",
+        "/xattr-less xattr user.was",
+    ] {
+        assert!(shown.contains(&change.to_owned()), "{change} in {shown:?}");
+    }
+    for tree in ["parent", "sibling"] {
+        assert_eq!(
+            faults(&room.path(tree), &recorded),
+            Vec::<String>::new(),
+            "{tree}"
+        );
+    }
+    assert!(same_inode(&parent.join("dir/in"), &room.path("child/dir/in")));
+    assert!(same_inode(&parent.join("group-b"), &room.path("child/group-a")));
+}
+
+#[cfg(feature = "fault-injection")]
+mod faults_injected {
+    //! The full disk and the killed process, at every call that changes something.
+
+    use super::*;
+
+    fn stage() -> Room {
+        let room = Room::new();
+        plant(
+            room.base(),
+            &[
+                dir("source"),
+                dir("source/d").xattr("user.a", "b"),
+                file("source/d/f", "x").mode(0o600),
+                hard("source/g", "source/d/f"),
+                symlink("source/s", "t"),
+                dir("source/closed").mode(0),
+            ],
+        );
+        room
+    }
+
+    /// Clones with the fault until it comes no more; `check` after each.
+    fn at_every_call(room: &Room, other: &Path, what: impl Fn(u32) -> String, check: impl Fn(u32, bool)) {
+        let fault = other.join("fault");
+        let clone = other.join("clone");
+        for number in 1..500 {
+            fs::write(&fault, what(number)).unwrap();
+            let child = clone.to_str().unwrap();
+            let manifest = other.join("manifest");
+            let mut command = room.command(&["layer", "clone", "source", child, "--manifest"]);
+            let output = command
+                .arg(&manifest)
+                .env("PLYFS_FAULT_FILE", &fault)
+                .output()
+                .unwrap();
+            fs::remove_file(&fault).unwrap();
+            check(number, output.status.success());
+            if clone.exists() {
+                assert_equal(&room.path("source"), &clone);
+                fs::remove_dir_all(&clone).unwrap();
+            } else {
+                assert!(!output.status.success());
+            }
+            if manifest.exists() {
+                fs::remove_file(&manifest).unwrap();
+            }
+            for name in names(other) {
+                fs::remove_dir_all(other.join(name)).unwrap();
+            }
+            if output.status.success() {
+                assert!(number > 5, "the faults were not injected");
+                return;
+            }
+        }
+        panic!("the faults do not end");
+    }
+
+    #[test]
+    fn a_full_disk_at_any_call_leaves_nothing() {
+        let mut room = stage();
+        let here = room.dir("here");
+        let mut places = vec![here];
+        if need_root("a_full_disk_at_any_call_leaves_nothing, copying") {
+            places.push(room.tmpfs("other"));
+        }
+        for other in places {
+            let enospc = |number| format!("errno {number} {}", libc::ENOSPC);
+            at_every_call(&room, &other, enospc, |number, done| {
+                if !done {
+                    assert_eq!(names(&other), Vec::<String>::new(), "call {number}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_kill_at_any_call_leaves_no_half_clone() {
+        let room = stage();
+        let here = room.dir("here");
+        let before = seen(&room.path("source"));
+        // What is left is told by its name; the clone itself is whole or not there: see `at_every_call`.
+        at_every_call(
+            &room,
+            &here,
+            |number| format!("kill {number}"),
+            |number, done| {
+                if !done {
+                    let left = names(&here);
+                    let known =
+                        |name: &String| name.starts_with(".plyfs-") || name == "manifest" || name == "clone";
+                    assert!(left.iter().all(known), "call {number}: {left:?}");
+                }
+            },
+        );
+        assert_same(&before, &seen(&room.path("source")), "the source");
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use plyfs::builder::BuildError;
 use plyfs::builder::diff::{Change, Upper, diff_trees, diff_upper};
-use plyfs::format::Namespace;
+use plyfs::format::{Links, Namespace, TreeId};
 
 use crate::common::plant::{PLANTED, plant};
 use crate::common::{
@@ -585,6 +585,59 @@ fn a_name_copied_out_of_a_group_of_the_lower() {
 }
 
 #[test]
+fn a_stored_layer_has_a_record_of_its_links() {
+    let layers = planted(
+        &[
+            dir("root"),
+            file("root/a", "1"),
+            file("root/b", "1"),
+            hard("root/c", "root/b"),
+        ],
+        &[file("a", "1"), file("b", "1")],
+    );
+    // As if another layer had it too.
+    link(layers.base(), "l/root/a", "w/a");
+    let tree = layers.lower.join("root");
+    let number = sys::stat(tree.join("b")).unwrap().st_ino;
+    let links = Links::new(TreeId::of(root(&tree)).unwrap(), [(number, 2)]);
+    sys::put(layers.lower.join("links"), links.encode()).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_plyfs"))
+        .args(["layer", "diff", "--upper"])
+        .arg(&layers.upper)
+        .arg("--lower")
+        .arg(&tree)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "C /b\n");
+}
+
+#[test]
+fn who_does_not_own_the_files_can_compare_them() {
+    if !need_root("who_does_not_own_the_files_can_compare_them") {
+        return;
+    }
+    let layers = planted(&[dir("d"), file("d/f", "1")], &[dir("d"), file("d/f", "2")]);
+    let lines = crate::common::as_user(crate::common::who::ANN, || trees(&layers.lower, &layers.upper));
+    assert_eq!(lines, ["C /d", "C /d/f (content)"]);
+}
+
+#[test]
+fn comparing_leaves_access_times_alone() {
+    let nodes = [dir("d"), file("d/f", "same")];
+    let layers = planted(&nodes, &nodes);
+    let times = || {
+        ["l", "l/d", "l/d/f"].map(|name| {
+            let stat = sys::stat(layers.base().join(name)).unwrap();
+            (stat.st_atime, stat.st_atime_nsec)
+        })
+    };
+    let before = times();
+    assert!(trees(&layers.lower, &layers.upper).is_empty());
+    assert_eq!(times(), before);
+}
+
+#[test]
 fn a_link_made_of_a_file_of_the_lower() {
     let layers = planted(&[file("a", "1")], &[file("a", "1"), hard("b", "a")]);
     assert_eq!(upper(&layers.upper, &layers.lower), ["C /a (links)", "A /b"]);
@@ -721,10 +774,14 @@ fn the_cost_is_that_of_the_change() {
         sys::mkdir(&at, 0o755).unwrap();
         sys::put(at.join("5"), "changed").unwrap();
     }
-    let begun = Instant::now();
-    let lines = upper(&layers.upper, &layers.lower);
-    let took = begun.elapsed();
-    assert_eq!(lines.len(), 20);
-    // Listing a hundred thousand names takes longer than this, and that is not counted as a change.
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    // The best of a few, since other tests run beside this one.
+    let times = (0..5).map(|_| {
+        let begun = Instant::now();
+        assert_eq!(upper(&layers.upper, &layers.lower).len(), 20);
+        begun.elapsed()
+    });
+    let took = times.min().unwrap();
+    // Listing a hundred thousand names takes longer than this.
+    println!("10 changes over 100,000 names: {took:?}");
+    assert!(took < Duration::from_millis(20), "{took:?}");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use plyfs::builder::diff::Upper;
-use plyfs::builder::layer_tar::{Written, write_layer_trees, write_layer_upper};
+use plyfs::builder::layer_tar::{Written, write_layer_tree, write_layer_trees, write_layer_upper};
 use plyfs::builder::{BuildError, TreePath};
 
 use crate::common::plant::plant;
@@ -126,6 +126,22 @@ fn the_root_is_an_entry_when_it_differs() {
     sys::chmod(&layers.upper, 0o700).unwrap();
     let (archive, _) = try_trees(&layers.lower, &layers.upper).unwrap();
     assert_eq!(listed(&archive), ["5 0700 0 ./", "0 0644 0 f"]);
+}
+
+#[test]
+fn a_whole_tree_with_its_root() {
+    let layers = planted(&[], &[dir("d"), file("d/f", "1"), hard("d/g", "d/f")]);
+    let mut archive = Vec::new();
+    write_layer_tree(root(&layers.upper).as_fd(), &mut archive).unwrap();
+    assert_eq!(
+        listed(&archive),
+        [
+            "5 0755 0 ./",
+            "5 0755 0 d/",
+            "0 0644 1 d/f",
+            "1 0644 0 d/g -> d/f"
+        ]
+    );
 }
 
 #[test]

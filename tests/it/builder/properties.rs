@@ -216,8 +216,8 @@ fn the_changes_in_an_upper_make_the_view_of_the_lower() {
     if !need_root("the_changes_in_an_upper_make_the_view_of_the_lower") {
         return;
     }
-    let case = (random::changes(40), random::changes(30));
-    hold(10, case, |(first, second)| {
+    let case = (random::changes(40), random::changes(30), any::<bool>());
+    hold(10, case, |(first, second, recorded)| {
         let layers = Layers::new();
         let lower = &layers.lower;
         perform(lower, &first, Care::InPlace);
@@ -228,13 +228,19 @@ fn the_changes_in_an_upper_make_the_view_of_the_lower() {
         let by_view = trees(lower, mounted.path());
         mounted.umount();
 
+        // With a record of the links in the lower, or by looking for them.
+        let mut counts = HashMap::new();
+        for path in sys::walk(lower) {
+            *counts.entry(sys::lstat(path).unwrap().st_ino).or_insert(0) += 1;
+        }
+        let names = |number| counts.get(&number).copied().unwrap_or(1);
         let (top, below) = (root(&layers.upper), root(lower));
         let upper = Upper {
             upper: top.as_fd(),
             lower: below.as_fd(),
             init: None,
             namespace: None,
-            names: None,
+            names: recorded.then_some(&names),
         };
         let mut changes = Vec::new();
         diff_upper(upper, &mut |change| {

@@ -16,7 +16,7 @@ mod names;
 mod nasty;
 mod op;
 mod outcome;
-mod rng;
+pub mod rng;
 mod script;
 mod shrink;
 mod sys;

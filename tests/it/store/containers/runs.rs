@@ -15,6 +15,7 @@ say settings; run -e A=1 -e B -w /srv --hostname box base:1 sh -c 'pwd; hostname
 run --entrypoint /bin/ls base:1 /srv
 say stdin; echo text | run -i base:1 cat; echo text | run base:1 cat; run -t base:1 true
 "$P" container run --rm -u web base:1 sh -c 'echo mine > /dev/stdout' > "$T/out"; cat "$T/out"; test -O "$T/out" && echo still mine
+script -qec "'$P' container run --rm -it base:1 tty" /dev/null < /dev/null | tr -d '\r' | grep -o '/dev/pts/[0-9]*'
 say volume; mkdir -p "$T/v"; echo vol > "$T/v/f"
 run -v "$T/v:/v" base:1 sh -c 'cat /v/f; echo more >> /v/f'; run -v "$T/v:/v:ro" base:1 sh -c 'cat /v/f; echo x >> /v/f 2>/dev/null || echo refused'
 say network; run --network none base:1 sh -c 'ls /sys/class/net'
@@ -58,6 +59,7 @@ text
 [125]
 mine
 still mine
+/dev/pts/0
 == volume
 vol
 [0]

@@ -176,3 +176,37 @@ fn what_is_missing_is_named() {
     );
     assert!(runtime.contains("apt install crun"), "{runtime}");
 }
+
+/// Mounted containers of an ordinary user are seen together, by whichever command comes next; a killed command takes
+/// what it ran along.
+const TOGETHER: &str = r#"
+set -u; export LC_ALL=C
+"$P" image import -t base:1 "$T/base.tar" > /dev/null
+"$P" container create --name m1 base:1 > /dev/null; "$P" container create --name m2 base:1 > /dev/null
+a=$("$P" container mount m1 2>/dev/null) & "$P" container mount m2 > /dev/null 2>&1; wait
+"$P" unshare sh -c "ls '$S'/overlay/*/merged/etc/motd | wc -l; touch '$S'/overlay/*/merged/etc/motd"
+ls "$S"/overlay/*/merged | grep -c motd
+"$P" list --json | grep -c '"merged"'
+"$P" container run --name run base:1 sleep 1234.25 2>/dev/null & pid=$!
+for i in $(seq 100); do "$P" container ls | grep -q running && break; sleep 0.1; done
+kill -9 $pid; wait $pid 2>/dev/null
+for i in $(seq 100); do "$P" container rm run 2>/dev/null && break; sleep 0.1; done
+pgrep -fx 'sleep 1234.25' || echo no sleeper
+"$P" container umount m1 m2; "$P" container diff m1; "$P" container rm m1 m2
+test "$("$P" unshare readlink /proc/self/ns/user)" != "$("$P" unshare readlink /proc/self/ns/user)" && echo namespaces are gone
+"#;
+
+#[test]
+fn an_ordinary_users_mounts_are_seen_together() {
+    let name = "an_ordinary_users_mounts_are_seen_together";
+    if !can_be_a_user(name) || !can_run(name) {
+        return;
+    }
+    let yard = Yard::new();
+    let (status, printed, errors) = on_stage(&yard, true, TOGETHER, "");
+    assert_eq!(status, Some(0), "{printed}\n{errors}");
+    assert_eq!(
+        printed, "2\n0\n2\nrun\nno sleeper\nC /etc\nC /etc/motd\nm1\nm2\nnamespaces are gone\n",
+        "{errors}"
+    );
+}
