@@ -2,6 +2,7 @@
 
 mod apply;
 mod clone;
+mod coverage;
 mod diff;
 mod diff_command;
 mod diff_upper;

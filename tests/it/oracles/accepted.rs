@@ -201,6 +201,13 @@ const ACCEPTED: &[Accepted] = &[
         reason: "as above",
     },
     Accepted {
+        quirk: "the-same-name-twice",
+        with: &[Umoci],
+        lines: &["{} loads it"],
+        reason: "for umoci the last entry counts; docker and podman refuse it too, since the archive could not be \
+                 written again from the tree",
+    },
+    Accepted {
         quirk: "through-a-symlink-to-nowhere",
         with: &[Umoci],
         lines: &["{} loads it"],

@@ -238,6 +238,11 @@ fn refused() -> Vec<Quirk> {
         refused("whiteout-of-dot", "opt/.wh..", &[mark("opt/.wh..")]),
         refused("whiteout-of-dot-dot", "opt/.wh...", &[mark("opt/.wh...")]),
         refused(
+            "the-same-name-twice",
+            "opt/x",
+            &[file("opt/x", "one"), file("opt/x", "two")],
+        ),
+        refused(
             "hard-link-before-its-target",
             "opt/early",
             &[hard("opt/early", "opt/late"), file("opt/late", "late")],
