@@ -14,9 +14,9 @@ use super::tree::Tree;
 use crate::builder::{BuildError, Kind, Meta, Progress, Result, TreePath};
 use crate::sys::Errno;
 use crate::sys::at;
-use crate::sys::copy;
 use crate::sys::stat::{self, Stat, Time};
 use crate::sys::xattr::{self, Target};
+use crate::sys::{copy, io};
 
 /// What the name of an entry that removes something begins with.
 const MARK: &[u8] = b".wh.";
@@ -404,7 +404,7 @@ impl<'a> Layer<'a> {
         let extents = entry.extents.as_deref().unwrap_or(&whole);
         let (entries, recorder, progress) = (&mut self.entries, &mut self.recorder, self.progress);
         let ino = self.tree.make_file(dir, name, meta, &mut |tree, file| {
-            let mut end = 0;
+            let (mut end, mut written) = (0, 0);
             for extent in extents {
                 tree.hasher.zeros(extent.offset.saturating_sub(end));
                 let mut at = extent.offset;
@@ -419,7 +419,7 @@ impl<'a> Layer<'a> {
                     entries.peek(most)?;
                     let piece = entries.source_mut().piece(most).map_err(unreadable)?;
                     let bytes = piece.bytes();
-                    tree.write(path, file, bytes, at)?;
+                    written = tree.write(path, file, bytes, at)?.max(written);
                     tree.hasher.data(&piece);
                     if let Some(recorder) = recorder
                         && !in_tree
@@ -431,7 +431,10 @@ impl<'a> Layer<'a> {
                 }
             }
             tree.hasher.zeros(entry.size.saturating_sub(end));
-            tree.set_size(path, file, entry.size)
+            if written < entry.size {
+                io::truncate(file, entry.size).map_err(|errno| dir.call("set the size of", name, errno))?;
+            }
+            Ok(())
         })?;
         self.tree.hasher.file(ino);
         if let Some(recorder) = &mut self.recorder

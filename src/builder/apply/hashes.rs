@@ -106,7 +106,9 @@ impl Hasher {
 
     /// A hole of the present file.
     pub(super) fn zeros(&self, bytes: u64) {
-        self.send(Message::Zeros(bytes));
+        if bytes > 0 {
+            self.send(Message::Zeros(bytes));
+        }
     }
 
     /// The present file is complete.

@@ -493,26 +493,27 @@ impl<'a> Tree<'a> {
         self.owners == Owners::Mine || (stat.uid, stat.gid) == (meta.uid, meta.gid)
     }
 
-    /// Writes a stretch of a file; long runs of zeros stay holes.
+    /// Writes a stretch of a new file; zeros stay holes, in blocks of [`HOLE`]. Answers where the last data ends, or
+    /// `offset` if all is zero.
     pub(super) fn write(
         &self,
         path: &TreePath,
         file: BorrowedFd<'_>,
         data: &[u8],
         offset: u64,
-    ) -> Result<()> {
-        let mut at = offset;
+    ) -> Result<u64> {
+        let (mut at, mut written) = (offset, offset);
         let mut rest = data;
         while !rest.is_empty() {
-            // Blocks lie at multiples of their size in the file.
-            let to_next = HOLE - (at % HOLE as u64) as usize;
+            // Blocks lie at multiples of their size in the file; the stretch may begin and end within one.
+            let to_next = HOLE.saturating_sub((at % HOLE as u64) as usize);
             let mut end = to_next.min(rest.len());
-            let hole = is_zero(rest.get(..end).unwrap_or_default()) && end == HOLE;
+            let hole = is_zero(rest.get(..end).unwrap_or_default());
             while let Some(next) = rest.get(end..)
                 && !next.is_empty()
             {
                 let next = next.get(..HOLE).unwrap_or(next);
-                if (next.len() == HOLE && is_zero(next)) != hole {
+                if is_zero(next) != hole {
                     break;
                 }
                 end = end.saturating_add(next.len());
@@ -524,28 +525,16 @@ impl<'a> Tree<'a> {
                     path: path.clone(),
                     errno,
                 })?;
+                written = at.saturating_add(now.len() as u64);
             }
             at = at.saturating_add(now.len() as u64);
             rest = later;
         }
-        Ok(())
-    }
-
-    /// Gives a file that ends with a hole its size.
-    pub(super) fn set_size(&self, path: &TreePath, file: BorrowedFd<'_>, size: u64) -> Result<()> {
-        let call = |errno| BuildError::Call {
-            what: "set the size of",
-            path: path.clone(),
-            errno,
-        };
-        if stat::stat_fd(file).map_err(call)?.size == size {
-            return Ok(());
-        }
-        io::truncate(file, size).map_err(call)
+        Ok(written)
     }
 }
 
-/// Zeros of at least this many bytes, at a multiple of it, become a hole.
+/// The size of blocks that become holes if they are zero.
 const HOLE: usize = 64 << 10;
 
 fn is_zero(data: &[u8]) -> bool {

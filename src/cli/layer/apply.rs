@@ -19,6 +19,7 @@ use crate::builder::{BuildError, Linker, Progress, clone_tree};
 use crate::cli::Failure;
 use crate::cli::output::{bytes, print};
 use crate::cli::progress::Bar;
+use crate::format::Namespace;
 use crate::sys::{Errno, at};
 
 const EXAMPLES: &str = "\
@@ -66,6 +67,9 @@ pub(super) struct ApplyArgs {
     /// What CHANGES is [default: tar for a file, upper for a directory].
     #[arg(long = "as", value_name = "WHAT")]
     kind: Option<What>,
+    /// Of an upper directory, take only marks in 'user.overlay.' attributes [default: its root tells].
+    #[arg(long)]
+    userxattr: bool,
     /// Write the new tree's manifest, for 'plyfs layer verify'; the file must not exist.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -267,6 +271,7 @@ impl ApplyArgs {
             skip_devices: self.skip_devices,
             owners: if self.no_owner { Owners::Mine } else { Owners::Kept },
             expected: self.diff_id,
+            namespace: self.userxattr.then_some(Namespace::User),
             hash_files: self.manifest.is_some(),
             ..ApplyOptions::default()
         };
