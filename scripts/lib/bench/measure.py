@@ -25,17 +25,22 @@ def timed(*commands, **options):
     return time.monotonic() - begun
 
 
+# A process begins with the most memory that the one it was forked from ever had, so a small one stands in between.
+PEAK = """
+import os, subprocess, sys, time
+begun = time.monotonic()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(time.monotonic() - begun, usage.ru_maxrss / 1024)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def peak(argv):
-    """Seconds and the most memory, in MiB, of the program, as wait4(2) tells it (VmHWM)."""
+    """Seconds and the most memory, in MiB, of the program, as wait4(2) tells it (VmHWM); not under 8 MiB."""
     os.sync()
-    begun = time.monotonic()
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        sys.exit(f"bench: {' '.join(map(str, argv))}: {said.decode(errors='replace').strip()}")
-    return time.monotonic() - begun, usage.ru_maxrss / 1024
+    seconds, most = run([sys.executable, "-S", "-E", "-c", PEAK, *argv]).split()
+    return float(seconds), float(most)
 
 
 def remove(*paths):
