@@ -33,21 +33,10 @@ pub(super) fn place(root: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 fn default_path() -> Result<PathBuf, Failure> {
-    if who::is_true_root() {
-        return Ok(PathBuf::from("/var/lib/plyfs"));
-    }
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|data| data.join("plyfs"))
-        .ok_or_else(|| {
-            Failure::Failed(
-                "there is no home directory to keep images in: set HOME or XDG_DATA_HOME, or name --root"
-                    .to_owned(),
-            )
-        })
+    who::own_directory("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
+        Failure::Failed(
+            "there is no home directory to keep images in: set HOME or XDG_DATA_HOME, or name --root"
+                .to_owned(),
+        )
+    })
 }

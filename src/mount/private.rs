@@ -38,23 +38,12 @@ pub struct PrivateLayers {
 }
 
 fn state_dir() -> Result<PathBuf, MountError> {
-    if who::is_true_root() {
-        return Ok(PathBuf::from("/var/lib/plyfs"));
-    }
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-        .map(|state| state.join("plyfs"))
-        .ok_or_else(|| MountError::Place {
-            path: PathBuf::from("~/.local/state"),
-            why: "there is no home directory to keep a private upper in: set HOME or XDG_STATE_HOME, or name --upper \
+    who::own_directory("XDG_STATE_HOME", ".local/state").ok_or_else(|| MountError::Place {
+        path: PathBuf::from("~/.local/state"),
+        why: "there is no home directory to keep a private upper in: set HOME or XDG_STATE_HOME, or name --upper \
                 and --work"
-                .to_owned(),
-        })
+            .to_owned(),
+    })
 }
 
 /// Makes `path` in the state directory, and what is missing above it.

@@ -1,9 +1,28 @@
 //! Who runs this process: root of the machine, root of a user namespace, or an ordinary user.
 
+use std::path::PathBuf;
+
 /// Whether this is root as the machine knows it, not root of a user namespace.
 #[must_use]
 pub fn is_true_root() -> bool {
     rustix::process::geteuid().is_root() && in_first_namespace()
+}
+
+/// Where this user keeps what plyfs makes: under /var/lib for root, else in the directory that the environment's
+/// `variable` names (an absolute path), or in `below_home`. None for a user without a home.
+#[must_use]
+pub fn own_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
+    if is_true_root() {
+        return Some(PathBuf::from("/var/lib/plyfs"));
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute(variable)
+        .or_else(|| absolute("HOME").map(|home| home.join(below_home)))
+        .map(|directory| directory.join("plyfs"))
 }
 
 /// The number of this user outside of its user namespace, where mounts of one person meet.
