@@ -15,12 +15,14 @@ use crate::sys::{Errno, Result, at, io};
 /// Flags of open(2) that reach the real file. Appending and direct I/O are the kernel's business on the
 /// view; creating and truncating are done by calls of their own.
 const PASSED_ON: i32 = libc::O_ACCMODE | libc::O_DSYNC | libc::O_SYNC;
+/// Set by the kernel when it opens a file to run it (`FMODE_EXEC`, include/linux/fs.h).
+const TO_RUN: i32 = 0x20;
 
 impl Overlay {
     /// Opens a regular file (FUSE OPEN), copying it up if it may be written (K60).
     ///
     /// # Errors
-    /// EROFS; EISDIR; ESTALE; else as copy-up and open(2).
+    /// EROFS; EISDIR; ESTALE; ETXTBSY for a file being run that is to be cut; else as copy-up and open(2).
     pub fn open_file(&self, id: NodeId, flags: i32, pid: u32) -> Result<Arc<OpenFile>> {
         let node = self.node(id)?;
         if node.is_dir() {
@@ -28,6 +30,10 @@ impl Overlay {
         }
         let truncate = flags & libc::O_TRUNC != 0;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        // The kernel refuses to write what is being run before it asks for the open, but to cut it only after.
+        if truncate && is_run(&mut node.state().open) {
+            return Err(Errno::TXTBSY);
+        }
         if writes || truncate {
             self.copy_up(&node, truncate.then_some(0))?;
         }
@@ -44,7 +50,9 @@ impl Overlay {
                 spot.check(&stat)?;
                 Ok((file, spot.layer == Layer::Lower, stat.mode))
             })?;
-            let open = Arc::new(OpenFile::new(Arc::clone(&node), file, on_lower, writes, mode));
+            let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, mode);
+            open.runs = flags & TO_RUN != 0;
+            let open = Arc::new(open);
             let mut state = node.state();
             // A copy-up that ended in between did not know of this file.
             if on_lower && state.upper.is_some() && tries > 0 {
@@ -196,6 +204,14 @@ impl Overlay {
         };
         io::stat_fs(&*self.dirs.get(&root, layer)?)
     }
+}
+
+/// True if a program is being run from one of the open files.
+fn is_run(open: &mut Vec<std::sync::Weak<OpenFile>>) -> bool {
+    open.retain(|file| file.strong_count() > 0);
+    open.iter()
+        .filter_map(std::sync::Weak::upgrade)
+        .any(|file| file.runs)
 }
 
 fn open_place(place: &Place, flags: i32) -> Result<OwnedFd> {

@@ -181,6 +181,8 @@ pub struct OpenFile {
     on_lower: AtomicBool,
     /// Opened for writing.
     pub writes: bool,
+    /// Opened to be run as a program.
+    pub runs: bool,
     /// The file's mode when it was opened.
     pub mode: u32,
 }
@@ -194,6 +196,7 @@ impl OpenFile {
             file: RwLock::new(Arc::new(file)),
             on_lower,
             writes,
+            runs: false,
             mode,
         }
     }

@@ -254,6 +254,49 @@ fn k113_a_running_program_is_not_written() {
     });
 }
 
+/// The kernel asks the file system to open before it looks whether the file is being run, so an open that truncates
+/// must be refused by who would truncate.
+#[test]
+fn k113_a_running_program_is_not_truncated_by_an_open() {
+    if !need_root("k113") {
+        return;
+    }
+    for fs in Fs::sides() {
+        let layers = Layers::new();
+        for name in ["low", "up"] {
+            std::fs::copy("/bin/sleep", layers.lower.join(name)).unwrap();
+            sys::chmod(layers.lower.join(name), 0o755).unwrap();
+        }
+        let whole = sys::lstat("/bin/sleep").unwrap().st_size;
+        let mounted = layers.mount(fs, &[]);
+        let merged = |name: &str| layers.merged.join(name);
+        sys::chmod(merged("up"), 0o755).unwrap();
+        for name in ["low", "up"] {
+            let mut child = once_closed(|| Command::new(merged(name)).arg("60").spawn().map_err(Errno::from))
+                .expect("sleep");
+            while std::fs::read_link(format!("/proc/{}/exe", child.id())).ok() != Some(merged(name)) {
+                std::thread::yield_now();
+            }
+            let cut = [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR]
+                .map(|access| sys::open(merged(name), access | libc::O_TRUNC).map(drop));
+            let lives = child.try_wait().unwrap().is_none();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(cut, [Err(sys::ETXTBSY); 3], "{fs:?} {name}");
+            assert!(lives, "{fs:?} {name}");
+            // The kernel's overlay copies the lower's file up, cut to nothing, and says ETXTBSY then.
+            if (fs, name) != (Fs::Kernel, "low") {
+                assert_eq!(sys::lstat(merged(name)).unwrap().st_size, whole, "{fs:?} {name}");
+            }
+            // What runs no more may be cut.
+            let cut = once_closed(|| sys::open(merged(name), libc::O_RDONLY | libc::O_TRUNC).map(drop));
+            assert_eq!(cut, Ok(()), "{fs:?} {name}");
+            assert_eq!(sys::lstat(merged(name)).unwrap().st_size, 0, "{fs:?} {name}");
+        }
+        drop(mounted);
+    }
+}
+
 #[test]
 fn k114_reading_changes_no_time_of_the_lower() {
     // No scenario, since its own look at the lower reads the files.
