@@ -240,6 +240,7 @@ fn serve(
         timeout: request.options.timeout,
         allow_root: request.options.allow_root,
         threads: THREADS,
+        low_latency: request.options.low_latency,
     };
     let start = |fuse| {
         Server::start(fuse, Arc::clone(&overlay), &options).map_err(MountError::io(

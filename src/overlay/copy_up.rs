@@ -310,6 +310,7 @@ impl Overlay {
             };
         }
         let before = stat::stat_fd(&to)?;
+        let shown = node.state().number;
         if has_origin {
             self.mark_impure(parent, &to)?;
         }
@@ -337,7 +338,11 @@ impl Overlay {
         if self.fsync == FsyncMode::Strict {
             io::sync(at::reopen_dir(&to)?, false)?;
         }
-        self.attributes_changed(parent);
+        if node.state().number == shown {
+            self.attributes_changed(parent);
+        } else {
+            self.listing_changed(parent);
+        }
         Ok(())
     }
 
