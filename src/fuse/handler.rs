@@ -1,6 +1,5 @@
 //! One method for each request: decode, call the overlay, answer.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -49,10 +48,6 @@ const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 pub struct Handler {
     shared: Arc<Shared>,
     awake: Option<Awake>,
-}
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Handler {
@@ -314,16 +309,9 @@ impl Filesystem for Handler {
             Ok(open) => open,
             Err(error) => return reply.error(errno(error)),
         };
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let room = buffer.get_mut(..size).unwrap_or_default();
-            match sysio::read_at(&*open.file(), room, offset) {
-                Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
-                Err(error) => reply.error(errno(error)),
-            }
+        super::with_buffer(size as usize, |room| match sysio::read_at(&*open.file(), room, offset) {
+            Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
+            Err(error) => reply.error(errno(error)),
         });
     }
 

@@ -6,11 +6,13 @@
 
 mod awake;
 mod convert;
+mod fill;
 mod handler;
 mod io_mode;
 mod shared;
 mod wire;
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -21,6 +23,20 @@ use fuser::{Config, INodeNo, Session, SessionACL};
 use crate::overlay::{Outdated, Overlay};
 use awake::Awake;
 use handler::Handler;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `call` with this thread's buffer, cut to `size` bytes; what is in it is left from before.
+fn with_buffer<T>(size: usize, call: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        call(buffer.get_mut(..size).unwrap_or_default())
+    })
+}
 
 /// How requests are served.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen
 use parking_lot::Mutex;
 
 use super::convert::{errno, file_attr};
+use super::fill::fill;
 use super::io_mode::{Answered, Modes};
 use super::wire::{Answer, EntryOut};
 use crate::overlay::{Node, NodeId, OpenFile, Overlay};
@@ -110,6 +111,7 @@ impl Shared {
     }
 
     pub(super) fn reply_open(&self, unique: u64, uid: u32, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
+        let result = result.inspect(|open| fill(self, open));
         match result.and_then(|open| self.add_file(open, uid)) {
             Ok((handle, flags, backing)) => {
                 let mut answer = Answer::new(unique);
