@@ -9,6 +9,7 @@ mod convert;
 mod fill;
 mod handler;
 mod io_mode;
+mod later;
 mod shared;
 mod wire;
 
@@ -23,6 +24,7 @@ use fuser::{Config, INodeNo, Session, SessionACL};
 use crate::overlay::{Outdated, Overlay};
 use awake::Awake;
 use handler::Handler;
+use later::Later;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -78,15 +80,18 @@ impl Server {
         config.n_threads = Some(options.threads.max(1));
         let session = Session::from_fd(handler, fuse, acl, config)?;
         let notifier = session.notifier();
-        overlay.on_invalidate(move |node, outdated| {
-            // What is cached from this offset on goes too; a negative one means nothing of it.
-            let offset = match outdated {
-                Outdated::Attributes => -1,
-                Outdated::Listing => 0,
-            };
+        // What is cached from this offset on goes too; a negative one means nothing of it.
+        let tell = move |node, offset| {
             if let Err(error) = notifier.inval_inode(INodeNo(node), offset, 0) {
                 log::debug!("invalidate node {node}: {error}");
             }
+        };
+        let tell_later = tell.clone();
+        let later = Later::start(move |node| tell_later(node, -1))?;
+        overlay.on_invalidate(move |node, outdated| match outdated {
+            Outdated::Attributes => tell(node, -1),
+            Outdated::Trifles => later.add(node),
+            Outdated::Listing => tell(node, 0),
         });
         Ok(Self { session })
     }

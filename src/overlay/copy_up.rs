@@ -339,7 +339,7 @@ impl Overlay {
             io::sync(at::reopen_dir(&to)?, false)?;
         }
         if node.state().number == shown {
-            self.attributes_changed(parent);
+            self.trifles_changed(parent);
         } else {
             self.listing_changed(parent);
         }
