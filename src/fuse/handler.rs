@@ -309,9 +309,11 @@ impl Filesystem for Handler {
             Ok(open) => open,
             Err(error) => return reply.error(errno(error)),
         };
-        super::with_buffer(size as usize, |room| match sysio::read_at(&*open.file(), room, offset) {
-            Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
-            Err(error) => reply.error(errno(error)),
+        super::with_buffer(size as usize, |room| {
+            match sysio::read_at(&*open.file(), room, offset) {
+                Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
+                Err(error) => reply.error(errno(error)),
+            }
         });
     }
 
@@ -546,9 +548,7 @@ impl Filesystem for Handler {
         }
         let flags = if flags.contains(IoctlFlags::FUSE_IOCTL_DIR) {
             let overlay = &shared.overlay;
-            overlay
-                .node(ino.0)
-                .and_then(|dir| overlay.directory_flags(&dir))
+            overlay.node(ino.0).and_then(|dir| overlay.directory_flags(&dir))
         } else {
             shared.file(fh).and_then(|open| sysio::inode_flags(&*open.file()))
         };

@@ -35,21 +35,19 @@ impl Later {
     pub fn start(tell: impl Fn(NodeId) + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let theirs = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("later".into())
-            .spawn(move || {
-                let (state, changed) = &*theirs;
-                let mut state = state.lock();
-                while !state.ended {
-                    if state.nodes.is_empty() {
-                        changed.wait(&mut state);
-                        continue;
-                    }
-                    parking_lot::MutexGuard::unlocked(&mut state, || std::thread::sleep(DELAY));
-                    let nodes = std::mem::take(&mut state.nodes);
-                    parking_lot::MutexGuard::unlocked(&mut state, || nodes.into_iter().for_each(&tell));
+        std::thread::Builder::new().name("later".into()).spawn(move || {
+            let (state, changed) = &*theirs;
+            let mut state = state.lock();
+            while !state.ended {
+                if state.nodes.is_empty() {
+                    changed.wait(&mut state);
+                    continue;
                 }
-            })?;
+                parking_lot::MutexGuard::unlocked(&mut state, || std::thread::sleep(DELAY));
+                let nodes = std::mem::take(&mut state.nodes);
+                parking_lot::MutexGuard::unlocked(&mut state, || nodes.into_iter().for_each(&tell));
+            }
+        })?;
         Ok(Self { shared })
     }
 

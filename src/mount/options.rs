@@ -305,8 +305,8 @@ impl Options {
             }
             "remount" => self.remount = true,
             "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "latency"
-            | "index" | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity" | "lowerdir+"
-            | "datadir+" => {
+            | "index" | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity"
+            | "lowerdir+" | "datadir+" => {
                 return Err(OptionError::BadValue {
                     word: lossy(word),
                     wanted: "it needs a value, as in 'name=value'",
