@@ -9,7 +9,6 @@ mod convert;
 mod fill;
 mod handler;
 mod io_mode;
-mod later;
 mod shared;
 mod wire;
 
@@ -24,7 +23,6 @@ use fuser::{Config, INodeNo, Session, SessionACL};
 use crate::overlay::{Outdated, Overlay};
 use awake::Awake;
 use handler::Handler;
-use later::Later;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -81,17 +79,14 @@ impl Server {
         let session = Session::from_fd(handler, fuse, acl, config)?;
         let notifier = session.notifier();
         // What is cached from this offset on goes too; a negative one means nothing of it.
-        let tell = move |node, offset| {
+        overlay.on_invalidate(move |node, outdated| {
+            let offset = match outdated {
+                Outdated::Attributes => -1,
+                Outdated::Listing => 0,
+            };
             if let Err(error) = notifier.inval_inode(INodeNo(node), offset, 0) {
                 log::debug!("invalidate node {node}: {error}");
             }
-        };
-        let tell_later = tell.clone();
-        let later = Later::start(move |node| tell_later(node, -1))?;
-        overlay.on_invalidate(move |node, outdated| match outdated {
-            Outdated::Attributes => tell(node, -1),
-            Outdated::Trifles => later.add(node),
-            Outdated::Listing => tell(node, 0),
         });
         Ok(Self { session })
     }

@@ -55,8 +55,6 @@ pub struct Stats {
 pub enum Outdated {
     /// The attributes.
     Attributes,
-    /// Attributes that nobody waits for: the time of change and the size of a directory.
-    Trifles,
     /// The attributes, and the listing of a directory.
     Listing,
 }
@@ -183,13 +181,6 @@ impl Overlay {
     fn attributes_changed(&self, node: &Node) {
         if let Some(call) = self.invalidate.get() {
             call(node.id, Outdated::Attributes);
-        }
-    }
-
-    /// A directory got an entry in the upper that it had in the view before.
-    fn trifles_changed(&self, dir: &Node) {
-        if let Some(call) = self.invalidate.get() {
-            call(dir.id, Outdated::Trifles);
         }
     }
 
