@@ -18,8 +18,9 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
+use super::ServeOptions;
 use super::convert::{caller, errno, file_type, set_time};
-use super::io_mode::Modes;
+use super::io_mode::{Modes, Passthrough};
 use super::shared::{Shared, reply_empty, reply_xattr};
 use super::wire::{self, Answer, EntryOut};
 use crate::overlay::{Changes, NewObject, Overlay, Ownership, RenameFlag};
@@ -47,6 +48,7 @@ const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 #[derive(Debug)]
 pub struct Handler {
     shared: Arc<Shared>,
+    passthrough: Passthrough,
 }
 
 thread_local! {
@@ -55,19 +57,19 @@ thread_local! {
 
 impl Handler {
     /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
-    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, ttl: Duration) -> Self {
-        let lower_too = overlay.lower_is_final();
+    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, options: &ServeOptions) -> Self {
         let shared = Shared {
             overlay,
             device,
-            modes: Modes::new(backing, lower_too),
-            ttl,
+            modes: Modes::new(backing),
+            ttl: options.timeout,
             files: Mutex::default(),
             dirs: Mutex::default(),
             next_handle: AtomicU64::new(1),
         };
         Self {
             shared: Arc::new(shared),
+            passthrough: options.passthrough,
         }
     }
 
@@ -118,7 +120,7 @@ impl Filesystem for Handler {
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
             config.set_max_stack_depth(1),
         ) {
-            (Ok(()), Ok(_)) => self.shared.modes.allow(),
+            (Ok(()), Ok(_)) => self.shared.modes.allow(self.passthrough, &self.shared.overlay),
             _ => log::debug!("this kernel has no passthrough"),
         }
         Ok(())
@@ -149,7 +151,7 @@ impl Filesystem for Handler {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let shared = self.begin();
-        shared.reply_attr(reply, shared.overlay.getattr(ino.0));
+        shared.reply_attr(reply, ino.0, shared.overlay.getattr(ino.0));
     }
 
     fn setattr(
@@ -179,7 +181,7 @@ impl Filesystem for Handler {
         };
         let pid = req.pid();
         let gives_suid = mode.is_some_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0);
-        if gives_suid && self.shared.modes.would_keep_suid(ino.0) {
+        if gives_suid && self.shared.would_keep_suid(ino.0) {
             log::info!("no setuid bits for a file that root and somebody else have open for writing");
             return reply.error(fuser::Errno::ETXTBSY);
         }
@@ -187,6 +189,7 @@ impl Filesystem for Handler {
             let open = fh.and_then(|fh| shared.file(fh).ok());
             shared.reply_attr(
                 reply,
+                ino.0,
                 shared.overlay.setattr(ino.0, &changes, open.as_deref(), pid),
             );
         });
@@ -522,18 +525,22 @@ impl Filesystem for Handler {
             .overlay
             .create(parent.0, name.as_bytes(), mode, flags, caller);
         let created = created.and_then(|(node, stat, open)| {
+            let id = open.id;
             let added = shared.add_file(open, req.uid());
             if added.is_err() {
                 shared.overlay.forget(node.id, 1);
             }
-            added.map(|added| (node, stat, added))
+            added.map(|added| (id, stat, added))
         });
         match created {
-            Ok((node, stat, (handle, flags, backing))) => {
+            Ok((id, stat, (handle, flags, backing))) => {
                 let mut answer = Answer::new(req.unique().0);
-                answer.entry(&shared.entry_out(node.id, &stat));
+                answer.entry(&EntryOut {
+                    node: id,
+                    ..shared.entry_out(id, &stat)
+                });
                 answer.open(handle, flags.bits(), backing);
-                if !shared.deliver(answer, &[node.id]) {
+                if !shared.deliver(answer, &[id]) {
                     shared.remove_file(handle);
                 }
                 std::mem::forget(reply);

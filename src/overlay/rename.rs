@@ -180,6 +180,10 @@ impl Overlay {
             at::rename_at(&from_dir, from.name, &to_dir, to.name, how)?;
             self.record(from, to, exchange);
         }
+        [&from.node, &to.node]
+            .into_iter()
+            .flatten()
+            .for_each(|node| self.names_changed(node));
         if plan == RenamePlan::SwapAndClear
             && let Err(errno) = at::unlink_at(&from_dir, from.name)
         {
