@@ -181,6 +181,9 @@ impl Overlay {
     fn attributes_changed(&self, node: &Node) {
         if let Some(call) = self.invalidate.get() {
             call(node.id, Outdated::Attributes);
+            if node.is_renewed() {
+                call(node.known_as(), Outdated::Attributes);
+            }
         }
     }
 
@@ -189,6 +192,31 @@ impl Overlay {
         if let Some(call) = self.invalidate.get() {
             call(dir.id, Outdated::Listing);
         }
+    }
+
+    /// A request for `id` changed the node: what the kernel knows of it by its other id is out of date.
+    fn changed_as(&self, id: NodeId, node: &Node) {
+        if node.known_as() != id {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// A name of the node went away or moved; under which id the kernel knows the name is not known.
+    fn names_changed(&self, node: &Node) {
+        if node.is_renewed() {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// The id under which the kernel is to open the node that it means by `id`.
+    pub fn known_as(&self, id: NodeId) -> NodeId {
+        self.nodes.known_as(id)
+    }
+
+    /// True if the kernel may not trust for long what it learns by `id`: it knows the node by two ids, and nobody
+    /// tells it of changes made by the other.
+    pub fn is_passing(&self, id: NodeId) -> bool {
+        self.nodes.is_passing(id)
     }
 
     /// The live counters.
