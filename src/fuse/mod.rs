@@ -6,6 +6,7 @@
 mod convert;
 mod handler;
 mod io_mode;
+mod kept;
 mod shared;
 mod wire;
 

@@ -147,6 +147,11 @@ impl Node {
         self.kind == libc::S_IFREG
     }
 
+    /// True once its last name was removed.
+    pub fn is_removed(&self) -> bool {
+        self.state.lock().removed.is_some()
+    }
+
     /// The changing part.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -220,12 +225,18 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// Wraps a real file.
-    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, mode: u32) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        file: impl Into<Arc<OwnedFd>>,
+        on_lower: bool,
+        writes: bool,
+        mode: u32,
+    ) -> Self {
         let on_lower = AtomicBool::new(on_lower);
         Self {
             id: node.known_as(),
             node,
-            file: RwLock::new(Arc::new(file)),
+            file: RwLock::new(file.into()),
             on_lower,
             pinned: AtomicBool::new(false),
             writes,
