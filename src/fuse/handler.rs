@@ -64,8 +64,15 @@ impl Handler {
             files: Mutex::default(),
             next_handle: AtomicU64::new(1),
         };
+        let shared = Arc::new(shared);
+        let weak = Arc::downgrade(&shared);
+        shared.overlay.on_name_lost(move |node| {
+            if let Some(shared) = weak.upgrade() {
+                shared.modes.let_go(node);
+            }
+        });
         Self {
-            shared: Arc::new(shared),
+            shared,
             awake: if options.low_latency { Awake::start() } else { None },
             passthrough: options.passthrough,
         }
@@ -152,6 +159,9 @@ impl Filesystem for Handler {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         self.shared.overlay.forget(ino.0, nlookup);
+        if self.shared.modes.keeps(ino.0) && self.shared.overlay.node(ino.0).is_err() {
+            self.shared.modes.let_go(ino.0);
+        }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -286,7 +296,8 @@ impl Filesystem for Handler {
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && flags.0 & libc::O_TRUNC == 0;
         let (unique, uid, pid) = (req.unique().0, req.uid(), req.pid());
         self.run(writes && self.shared.is_large(ino.0), move |shared| {
-            let opened = shared.overlay.open_file(ino.0, flags.0, pid);
+            let ready = shared.modes.ready(ino.0);
+            let opened = shared.overlay.open_file(ino.0, flags.0, pid, ready);
             shared.reply_open(unique, uid, reply, opened);
         });
     }

@@ -20,23 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::kept::{Backing, Kept, Registered};
 use crate::overlay::{Node, NodeId, OpenFile, Overlay};
 use crate::sys::{Errno, Result, fusectl};
-
-/// A file registered with the kernel; unregistered when dropped.
-#[derive(Debug)]
-struct Backing {
-    device: Arc<OwnedFd>,
-    id: u32,
-}
-
-impl Drop for Backing {
-    fn drop(&mut self) {
-        if let Err(errno) = fusectl::backing_close(self.device.as_fd(), self.id) {
-            log::debug!("backing file {}: {errno}", self.id);
-        }
-    }
-}
 
 /// A node whose file the kernel reads and writes.
 ///
@@ -46,10 +32,8 @@ impl Drop for Backing {
 #[derive(Debug)]
 struct Passed {
     opens: u32,
-    backing: Backing,
-    /// The file is the lower's, and all its opens are pinned to it.
-    lower: bool,
-    keeps_suid: bool,
+    /// If it is the lower's, all opens are pinned to it.
+    to: Registered,
     /// How many opens are for writing.
     writers: u32,
     /// How many of those are not root's.
@@ -97,7 +81,14 @@ pub struct Modes {
     /// Files may be passed through, and so may those of the lower.
     allowed: AtomicBool,
     lower_too: AtomicBool,
-    nodes: Mutex<HashMap<NodeId, Mode>>,
+    nodes: Mutex<Ids>,
+}
+
+#[derive(Debug)]
+struct Ids {
+    open: HashMap<NodeId, Mode>,
+    /// Of ids that are not open.
+    kept: Kept,
 }
 
 impl Modes {
@@ -107,7 +98,10 @@ impl Modes {
             device: Arc::new(device),
             allowed: AtomicBool::new(false),
             lower_too: AtomicBool::new(false),
-            nodes: Mutex::default(),
+            nodes: Mutex::new(Ids {
+                open: HashMap::new(),
+                kept: Kept::new(Kept::limit()),
+            }),
         }
     }
 
@@ -141,7 +135,7 @@ impl Modes {
         let former = open.id != node.known_as();
         let other = if former { node.known_as() } else { node.id };
         let (mut other_cached, mut other_writes) = (false, false);
-        match nodes.get(&other) {
+        match nodes.open.get(&other) {
             Some(Mode::Cached(_)) if node.is_renewed() => other_cached = true,
             Some(Mode::Passthrough(passed)) if node.is_renewed() => other_writes = passed.writers > 0,
             _ => {}
@@ -151,18 +145,18 @@ impl Modes {
             return Answered::Stale;
         }
         let keep = |node: &Node| !node.cache_bypassed.swap(false, Ordering::Relaxed);
-        match nodes.get_mut(&open.id) {
+        match nodes.open.get_mut(&open.id) {
             Some(Mode::Cached(count)) => {
                 *count = count.saturating_add(1);
                 return Answered::Cached { keep: keep(node) };
             }
             Some(Mode::Passthrough(passed)) => {
-                if passed.lower != open.pin() {
+                if passed.to.lower != open.pin() {
                     // Copied up since, and the kernel takes no other file for this id.
                     return Answered::Stale;
                 }
                 let has_suid = open.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
-                if passed.keeps_suid && stranger > 0 && has_suid {
+                if passed.to.keeps_suid && stranger > 0 && has_suid {
                     return Answered::Busy;
                 }
                 passed.opens = passed.opens.saturating_add(1);
@@ -171,47 +165,58 @@ impl Modes {
                 if open.writes {
                     node.cache_bypassed.store(true, Ordering::Relaxed);
                 }
-                return Answered::Passthrough(passed.backing.id);
+                return Answered::Passthrough(passed.to.backing.id);
             }
             None => {}
         }
         // Two ids of one file do not go together with pages cached by one of them.
         let never_cached = former || other_writes;
         let keeps_suid = uid == 0 && !never_cached;
-        match self.register(open, keeps_suid, never_cached) {
-            Some((backing, lower)) => {
-                let id = backing.id;
+        let kept = nodes.kept.take(open.id);
+        match self.register(open, keeps_suid, never_cached, kept) {
+            Some(to) => {
+                let id = to.backing.id;
                 if open.writes {
                     node.cache_bypassed.store(true, Ordering::Relaxed);
                 }
                 let passed = Passed {
                     opens: 1,
-                    backing,
-                    lower,
-                    keeps_suid,
+                    to,
                     writers: u32::from(open.writes),
                     strangers: stranger,
                 };
-                nodes.insert(open.id, Mode::Passthrough(passed));
+                nodes.open.insert(open.id, Mode::Passthrough(passed));
                 Answered::Passthrough(id)
             }
             None if never_cached => Answered::Stale,
             None => {
-                nodes.insert(open.id, Mode::Cached(1));
+                nodes.open.insert(open.id, Mode::Cached(1));
                 Answered::Cached { keep: keep(node) }
             }
         }
     }
 
-    /// Registers the open's file where that is allowed (`suid_too`: with setuid bits too); answers whether it is the lower's, to which the open is
-    /// pinned then.
-    fn register(&self, open: &OpenFile, keeps_suid: bool, suid_too: bool) -> Option<(Backing, bool)> {
+    /// Registers the open's file where that is allowed (`suid_too`: with setuid bits too), or uses what was kept. If
+    /// the file is the lower's, the open is pinned to it.
+    fn register(
+        &self,
+        open: &OpenFile,
+        keeps_suid: bool,
+        suid_too: bool,
+        mut kept: Option<Registered>,
+    ) -> Option<Registered> {
         loop {
             let lower = open.on_lower();
             let has_suid = open.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
             let never = has_suid && !suid_too || lower && !self.lower_too.load(Ordering::Relaxed);
             if never || !self.allowed.load(Ordering::Relaxed) {
                 return None;
+            }
+            if let Some(kept) = kept.take()
+                && (kept.lower, kept.keeps_suid) == (lower, keeps_suid)
+                && open.pin() == lower
+            {
+                return Some(kept);
             }
             let registered: Result<u32> =
                 fusectl::backing_open(self.device.as_fd(), open.file().as_fd(), keeps_suid);
@@ -220,8 +225,13 @@ impl Modes {
                     let device = Arc::clone(&self.device);
                     let backing = Backing { device, id };
                     // It may have been copied up in between; that happens once.
-                    if !lower || open.pin() {
-                        return Some((backing, lower));
+                    if open.pin() == lower {
+                        return Some(Registered {
+                            backing,
+                            file: (!open.writes).then(|| open.file()),
+                            lower,
+                            keeps_suid,
+                        });
                     }
                 }
                 Err(errno) => {
@@ -245,8 +255,8 @@ impl Modes {
 
     /// True if setuid bits given to the node now would survive a write by somebody who must not keep them.
     pub fn would_keep_suid(&self, node: NodeId) -> bool {
-        match self.nodes.lock().get(&node) {
-            Some(Mode::Passthrough(passed)) => passed.keeps_suid && passed.strangers > 0,
+        match self.nodes.lock().open.get(&node) {
+            Some(Mode::Passthrough(passed)) => passed.to.keeps_suid && passed.strangers > 0,
             _ => false,
         }
     }
@@ -255,7 +265,7 @@ impl Modes {
     pub fn leave(&self, open: &OpenFile, uid: u32) {
         let mut nodes = self.nodes.lock();
         open.unpin();
-        let last = match nodes.get_mut(&open.id) {
+        let last = match nodes.open.get_mut(&open.id) {
             Some(Mode::Cached(opens)) => {
                 *opens = opens.saturating_sub(1);
                 *opens == 0
@@ -268,9 +278,40 @@ impl Modes {
             }
             None => false,
         };
-        let gone = if last { nodes.remove(&open.id) } else { None };
+        let closed = if last { nodes.open.remove(&open.id) } else { None };
+        let gone = match closed {
+            // The room of a removed file is to be free now. An id that had a second one is hardly opened again.
+            Some(Mode::Passthrough(passed)) if open.node.is_removed() || open.node.is_renewed() => {
+                Some(passed.to)
+            }
+            Some(Mode::Passthrough(passed)) => nodes.kept.put(open.id, passed.to),
+            _ => None,
+        };
         drop(nodes);
         drop(gone);
+    }
+
+    /// The file to read for one more open of this id, if it need not be opened for that; and whether it is the lower's.
+    pub fn ready(&self, id: NodeId) -> Option<(Arc<OwnedFd>, bool)> {
+        let nodes = self.nodes.lock();
+        let registered = match nodes.open.get(&id) {
+            Some(Mode::Passthrough(passed)) => Some(&passed.to),
+            Some(Mode::Cached(_)) => None,
+            None => nodes.kept.get(id),
+        }?;
+        let file = registered.file.as_ref()?;
+        Some((Arc::clone(file), registered.lower))
+    }
+
+    /// Keeps nothing of this id: its node lost a name, or is known no more.
+    pub fn let_go(&self, id: NodeId) {
+        let gone = self.nodes.lock().kept.take(id);
+        drop(gone);
+    }
+
+    /// True if something of this id is kept.
+    pub fn keeps(&self, id: NodeId) -> bool {
+        self.nodes.lock().kept.get(id).is_some()
     }
 }
 

@@ -9,6 +9,7 @@ mod convert;
 mod fill;
 mod handler;
 mod io_mode;
+mod kept;
 mod shared;
 mod wire;
 

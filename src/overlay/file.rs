@@ -20,13 +20,20 @@ const PASSED_ON: i32 = libc::O_ACCMODE | libc::O_DSYNC | libc::O_SYNC;
 const TO_RUN: i32 = 0x20;
 
 impl Overlay {
-    /// Opens a regular file (FUSE OPEN), copying it up if it may be written (K60).
+    /// Opens a regular file (FUSE OPEN), copying it up if it may be written (K60). `ready` may be the file, open for
+    /// reading already, and whether it is the lower's.
     ///
     /// # Errors
     /// EROFS; EISDIR; ETXTBSY for a file being run that is to be cut; ESTALE, also for an id by which the lower is
     /// still read after a copy-up ([`Node::known_as`]): the kernel then looks the name up again; else as copy-up
     /// and open(2).
-    pub fn open_file(&self, id: NodeId, flags: i32, pid: u32) -> Result<Arc<OpenFile>> {
+    pub fn open_file(
+        &self,
+        id: NodeId,
+        flags: i32,
+        pid: u32,
+        ready: Option<(Arc<OwnedFd>, bool)>,
+    ) -> Result<Arc<OpenFile>> {
         let node = self.node(id)?;
         if node.is_dir() {
             return Err(Errno::ISDIR);
@@ -57,13 +64,20 @@ impl Overlay {
             self.drop_suid(&node, &fd, pid)?;
         }
         let mut tries = 8;
+        let mut ready = ready.filter(|(_, lower)| !writes && *lower == node.upper().is_none());
         loop {
-            let (file, on_lower, stat) = self.at_spot(&node, |spot| {
-                let file = open_place(&spot.place, flags & PASSED_ON)?;
-                let stat = stat::stat_fd(&file)?;
-                spot.check(&stat)?;
-                Ok((file, spot.layer == Layer::Lower, stat))
-            })?;
+            let (file, on_lower, stat) = match ready.take() {
+                Some((file, lower)) => {
+                    let stat = stat::stat_fd(&file)?;
+                    (file, lower, stat)
+                }
+                None => self.at_spot(&node, |spot| {
+                    let file = open_place(&spot.place, flags & PASSED_ON)?;
+                    let stat = stat::stat_fd(&file)?;
+                    spot.check(&stat)?;
+                    Ok((Arc::new(file), spot.layer == Layer::Lower, stat))
+                })?,
+            };
             let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, &stat);
             open.id = id;
             open.runs = flags & TO_RUN != 0;
@@ -106,9 +120,9 @@ impl Overlay {
             }
             Err(Errno::EXIST) if flags & libc::O_EXCL == 0 => {
                 let (node, _) = self.lookup(parent, name)?;
-                let mut opened = self.open_file(node.known_as(), flags, caller.pid);
+                let mut opened = self.open_file(node.known_as(), flags, caller.pid, None);
                 if matches!(opened, Err(Errno::STALE)) && node.is_renewed() {
-                    opened = self.open_file(node.known_as(), flags, caller.pid);
+                    opened = self.open_file(node.known_as(), flags, caller.pid, None);
                 }
                 let opened = opened.and_then(|open| Ok((self.attributes(&node)?, open)));
                 if opened.is_err() {

@@ -81,6 +81,7 @@ pub struct Overlay {
     fsync: FsyncMode,
     stats: Stats,
     invalidate: OnceLock<Invalidate>,
+    name_lost: OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -168,6 +169,7 @@ impl Overlay {
             fsync: config.fsync,
             stats: Stats::default(),
             invalidate: OnceLock::new(),
+            name_lost: OnceLock::new(),
         })
     }
 
@@ -201,8 +203,18 @@ impl Overlay {
         }
     }
 
+    /// Installs what is to be done when a node lost a name, before the caller hears of it.
+    pub fn on_name_lost(&self, call: impl Fn(NodeId) + Send + Sync + 'static) {
+        if self.name_lost.set(Box::new(call)).is_err() {
+            log::debug!("the view is served already");
+        }
+    }
+
     /// A name of the node went away or moved; under which id the kernel knows the name is not known.
     fn names_changed(&self, node: &Node) {
+        if let Some(call) = self.name_lost.get() {
+            call(node.id);
+        }
         if node.is_renewed() {
             self.attributes_changed(node);
         }

@@ -150,6 +150,11 @@ impl Node {
         self.kind == libc::S_IFREG
     }
 
+    /// True once its last name was removed.
+    pub fn is_removed(&self) -> bool {
+        self.state.lock().removed.is_some()
+    }
+
     /// The changing part.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -225,12 +230,18 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// Wraps a real file.
-    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, stat: &Stat) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        file: impl Into<Arc<OwnedFd>>,
+        on_lower: bool,
+        writes: bool,
+        stat: &Stat,
+    ) -> Self {
         let on_lower = AtomicBool::new(on_lower);
         Self {
             id: node.known_as(),
             node,
-            file: RwLock::new(Arc::new(file)),
+            file: RwLock::new(file.into()),
             on_lower,
             pinned: AtomicBool::new(false),
             writes,
