@@ -43,6 +43,10 @@ pub fn find(path: &Path) -> Result<Viewed, ExplainError> {
     loop {
         // The way may lead through the view that is mounted on the root itself.
         if let Some(entry) = view_at(&mounts, &real) {
+            let mut out = rest.clone();
+            if let (Some(Component::ParentDir), Some(above)) = (out.next(), real.parent()) {
+                return find_from(path, &above.join(out.as_path()));
+            }
             return deepest(path, &mounts, entry, rest.as_path());
         }
         let Some(component) = rest.next() else {

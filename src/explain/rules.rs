@@ -54,7 +54,7 @@ mod tests {
         let mut found = Vec::new();
         for line in page.lines() {
             if let Some(heading) = line.strip_prefix("## ") {
-                let kept = |c: &char| c.is_alphanumeric() || *c == ' ';
+                let kept = |c: &char| c.is_alphanumeric() || matches!(*c, ' ' | '-');
                 anchor = heading.to_lowercase().chars().filter(kept).collect::<String>();
                 anchor = anchor.replace(' ', "-");
             }
