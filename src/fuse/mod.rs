@@ -1,12 +1,13 @@
 //! The protocol: decode a request, call the overlay, encode the answer.
 //!
 //! `handler.rs` has one short method for each request, `shared.rs` gives the answers, and `wire.rs` lays out
-//! those that fuser cannot express.
+//! those that fuser cannot express. `traced.rs` stands before the handler and tells listeners of each request.
 
 mod convert;
 mod handler;
 mod io_mode;
 mod shared;
+mod traced;
 mod wire;
 
 use std::io;
@@ -18,6 +19,7 @@ use fuser::{Config, INodeNo, Session, SessionACL};
 
 use crate::overlay::Overlay;
 use handler::Handler;
+use traced::Traced;
 
 /// How requests are served.
 #[derive(Debug, Clone)]
@@ -33,7 +35,7 @@ pub struct ServeOptions {
 /// A mounted session, ready to answer.
 #[derive(Debug)]
 pub struct Server {
-    session: Session<Handler>,
+    session: Session<Traced>,
 }
 
 impl Server {
@@ -54,6 +56,7 @@ impl Server {
         let mut config = Config::default();
         config.acl = acl;
         config.n_threads = Some(options.threads.max(1));
+        let handler = Traced { handler };
         let session = Session::from_fd(handler, fuse, acl, config)?;
         let notifier = session.notifier();
         overlay.on_invalidate(move |node| {

@@ -11,7 +11,7 @@ use super::config::FsyncMode;
 use super::dirs::Layer;
 use super::node::{Link, Lower, Node};
 use super::work::Temp;
-use super::{Overlay, attr};
+use super::{Overlay, attr, trace};
 use crate::sys::at::{self, RenameHow, SetTime};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
@@ -69,6 +69,7 @@ impl Overlay {
             Some(link) => self.copy_up_named(node, &link, limit),
             None => self.copy_up_removed(node, limit),
         };
+        trace::copied(&done);
         match done {
             Ok(()) => {
                 self.stats.copy_ups.fetch_add(1, Ordering::Relaxed);
@@ -110,6 +111,7 @@ impl Overlay {
             kind_words(stat.kind()),
             stat.ino
         );
+        trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let source = (!covered).then_some(Target::At(from.as_fd(), &link.name));
         let filled = match stat.kind() {
@@ -171,6 +173,7 @@ impl Overlay {
         let open = attr::first_open(&mut node.state().open).ok_or(Errno::STALE)?;
         let data = at::reopen(&*open.file(), libc::O_RDONLY)?;
         let stat = stat::stat_fd(&data)?;
+        trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let filled = self.fill_file(&data, &stat, limit)?;
         self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat, |_| Ok(()))?;
@@ -197,6 +200,7 @@ impl Overlay {
         let size = limit.map_or(stat.size, |limit| limit.min(stat.size));
         let (method, bytes) = copy::copy_data(data, filled.fd(), size)?;
         self.stats.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        trace::filled(|| filled.words(), Some((method.words(), bytes)));
         log::debug!(
             "  filled {}: {bytes} bytes of data by {}, holes for the rest of {size}",
             filled.words(),
@@ -220,6 +224,7 @@ impl Overlay {
         })?;
         let fd = at::open_path(work.fd(), &temp.name)?;
         let filled = Filled::Named(temp, fd);
+        trace::filled(|| filled.words(), None);
         log::debug!("  made {}", filled.words());
         Ok(filled)
     }

@@ -19,6 +19,7 @@ mod remove;
 mod rename;
 mod survey;
 mod table;
+pub mod trace;
 mod work;
 mod xattrs;
 
@@ -74,6 +75,7 @@ pub struct Overlay {
     upper_dev: u64,
     fsync: FsyncMode,
     stats: Stats,
+    trace: Arc<trace::Hub>,
     invalidate: OnceLock<Invalidate>,
 }
 
@@ -177,6 +179,7 @@ impl Overlay {
             upper_dev,
             fsync: config.fsync,
             stats: Stats::default(),
+            trace: Arc::default(),
             invalidate: OnceLock::new(),
         })
     }
@@ -202,6 +205,11 @@ impl Overlay {
     /// Where the private marks live.
     pub fn marks(&self) -> Namespace {
         self.marks
+    }
+
+    /// Those who listen to what it does.
+    pub fn trace(&self) -> &Arc<trace::Hub> {
+        &self.trace
     }
 
     /// Counts one request.

@@ -8,6 +8,7 @@ use super::Overlay;
 use super::dirs::Layer;
 use super::merge::{self, InUpper, RenameCase, RenamePlan};
 use super::node::{Node, NodeId};
+use super::trace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, creds};
@@ -119,6 +120,7 @@ impl Overlay {
             _ => {}
         }
         if from.stays() || exchange && to.stays() {
+            trace::decided(merge::KEEPS_ITS_PLACE);
             return Err(Errno::XDEV);
         }
         if !exchange
@@ -151,6 +153,7 @@ impl Overlay {
             to.parent.path_of(to.name),
             plan.words()
         );
+        trace::decided(plan.words());
         if source.is_dir() {
             self.make_opaque_for(&from_dir, from.name, &to.parent)?;
         }

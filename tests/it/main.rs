@@ -30,3 +30,4 @@ mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod trace;
