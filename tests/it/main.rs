@@ -23,6 +23,7 @@ mod common;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod explain;
 mod fuzz;
 mod layer_lower;
 mod oracles;
@@ -30,3 +31,4 @@ mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod trace;

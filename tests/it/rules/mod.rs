@@ -15,6 +15,6 @@ mod open_files;
 mod options;
 mod permissions;
 mod readdir;
-mod rename;
+pub mod rename;
 mod whiteouts;
 mod xattr;
