@@ -25,12 +25,14 @@
 //! 6. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
 //! 7. [`store`]: images, layers and containers on disk.
-//! 8. [`cli`]: what a person typed.
+//! 8. [`lesson`]: a walk through the rules that a teacher can show.
+//! 9. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
 pub mod format;
 pub mod fuse;
+pub mod lesson;
 pub mod mount;
 pub mod overlay;
 pub mod store;
@@ -43,8 +45,8 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 8] = [
-        "sys", "format", "overlay", "fuse", "mount", "builder", "store", "cli",
+    const STOREYS: [&str; 9] = [
+        "sys", "format", "overlay", "fuse", "mount", "builder", "store", "lesson", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 3] = ["overlay", "fuse", "mount"];
