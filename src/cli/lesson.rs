@@ -210,8 +210,12 @@ impl OnTerminal {
 
     fn ask(&mut self, question: &Question) -> Result<(), LessonError> {
         self.show(&self.text.question(question))?;
-        let last = ('a'..='z').nth(question.choices.len().saturating_sub(1)).unwrap_or('a');
-        self.show(&format!("\nYour prediction (a to {last}, Enter for none, q to leave): "))?;
+        let last = ('a'..='z')
+            .nth(question.choices.len().saturating_sub(1))
+            .unwrap_or('a');
+        self.show(&format!(
+            "\nYour prediction (a to {last}, Enter for none, q to leave): "
+        ))?;
         self.answer = loop {
             match self.key()? {
                 Some(Key::Char(letter)) => {
@@ -234,7 +238,10 @@ impl OnTerminal {
     fn end(&self) -> Result<(), LessonError> {
         let mut text = String::from("\nThat was all; the scratch directory is cleared away.\n");
         if self.asked > 0 {
-            text.push_str(&format!("{} of {} predictions were right.\n", self.right, self.asked));
+            text.push_str(&format!(
+                "{} of {} predictions were right.\n",
+                self.right, self.asked
+            ));
         }
         self.show(&text)
     }
@@ -259,7 +266,10 @@ impl Viewer for OnTerminal {
     fn scene(&mut self, scene: &Scene, trees: bool) -> Result<(), LessonError> {
         self.show(&self.text.scene(scene))?;
         if trees {
-            self.show(&format!("\n{}", self.text.trees(&scene.trees).trim_end_matches('\n')))?;
+            self.show(&format!(
+                "\n{}",
+                self.text.trees(&scene.trees).trim_end_matches('\n')
+            ))?;
             self.show("\n")?;
         }
         Ok(())

@@ -92,32 +92,17 @@ impl Comparison<'_> {
         if let Some(change) = self.same_inode(shot, entry) {
             return Some(change);
         }
-        if shot.tree.label != "U" || entry.sort == Sort::Whiteout {
-            return None;
-        }
-        let lower = &self.before.iter().find(|shot| shot.tree.label == "L")?.tree;
-        let place = |from: &Entry| {
-            Change::Copied(Place {
-                tree: lower.label.clone(),
-                path: from.path.clone(),
-            })
+        // A layer is filled from the one that stands before it.
+        let from: &[&str] = match shot.tree.label.as_str() {
+            _ if entry.sort == Sort::Whiteout => &[],
+            "U" => &["L"],
+            "C" => &["U", "L"],
+            _ => &[],
         };
-        let same_path = lower.entries.iter().find(|from| from.path == entry.path);
-        if let Some(number) = origin {
-            let same_number = || lower.entries.iter().find(|from| from.inode == number);
-            return same_path
-                .filter(|from| from.inode == number)
-                .or_else(same_number)
-                .map(place);
-        }
-        // Names of a hard-link group carry no origin (K42): they are known by what is in them.
-        same_path
-            .filter(|from| from.sort == entry.sort && !entry.marks.iter().any(|mark| mark == "opaque"))
-            .filter(|from| match (&from.text, &entry.text) {
-                (Some(from), Some(now)) => now.starts_with(from.as_str()),
-                _ => from.modified == entry.modified,
-            })
-            .map(place)
+        from.iter().find_map(|from| {
+            let layer = &self.before.iter().find(|shot| shot.tree.label == *from)?.tree;
+            copied(layer, entry, origin)
+        })
     }
 
     /// The same inode under another name, now or before.
@@ -156,7 +141,8 @@ impl Comparison<'_> {
         if old.device != shot.device {
             return None;
         }
-        let gone = |found: &&Entry| same(found) && !is_here(found) && shot.tree.get_path(&found.path).is_none();
+        let gone =
+            |found: &&Entry| same(found) && !is_here(found) && shot.tree.get_path(&found.path).is_none();
         let found = old.tree.entries.iter().find(gone)?;
         Some(Change::Moved(place(&old.tree, found)))
     }
@@ -166,6 +152,32 @@ impl Comparison<'_> {
         old.and_then(|old| old.tree.get_path(&found.path))
             .is_some_and(|was| was.inode == found.inode)
     }
+}
+
+/// Whether `entry` was copied from `layer`: by its origin mark, else by what is in it.
+fn copied(layer: &Tree, entry: &Entry, origin: Option<u64>) -> Option<Change> {
+    let place = |from: &Entry| {
+        Change::Copied(Place {
+            tree: layer.label.clone(),
+            path: from.path.clone(),
+        })
+    };
+    let same_path = layer.entries.iter().find(|from| from.path == entry.path);
+    if let Some(number) = origin {
+        let same_number = || layer.entries.iter().find(|from| from.inode == number);
+        return same_path
+            .filter(|from| from.inode == number)
+            .or_else(same_number)
+            .map(place);
+    }
+    // Names of a hard-link group carry no origin (K42): they are known by what is in them.
+    same_path
+        .filter(|from| from.sort == entry.sort && !entry.marks.iter().any(|mark| mark == "opaque"))
+        .filter(|from| match (&from.text, &entry.text) {
+            (Some(from), Some(now)) => now.starts_with(from.as_str()),
+            _ => from.modified == entry.modified,
+        })
+        .map(place)
 }
 
 impl Tree {
@@ -188,7 +200,8 @@ fn differs(label: &str, was: &Entry, now: &Entry) -> bool {
 
 /// Paths in the order of a walk: a directory before what is in it.
 pub(super) fn order(a: &Text, b: &Text) -> Ordering {
-    a.0.split(|byte| *byte == b'/').cmp(b.0.split(|byte| *byte == b'/'))
+    a.0.split(|byte| *byte == b'/')
+        .cmp(b.0.split(|byte| *byte == b'/'))
 }
 
 /// Tells for each name of the view who answers, and which objects of the layers it does not show (K20 to K24).
@@ -217,14 +230,17 @@ fn answer(trees: &mut [Tree]) {
         let below = present(&lower, &entry.path).is_some_and(|below| below.sort == Sort::Directory);
         let reaches = !covered(&upper, &entry.path);
         entry.answers = Some(match above {
-            Some(above) if above.sort == Sort::Directory && below && reaches && !opaque(&above) => Answers::Both,
+            Some(above) if above.sort == Sort::Directory && below && reaches && !opaque(&above) => {
+                Answers::Both
+            }
             Some(_) => Answers::Upper,
             None => Answers::Lower,
         });
     }
     let view = view.clone();
     let shows = |path: &Text, side: Answers| {
-        present(&view, path).is_some_and(|shown| shown.answers == Some(side) || shown.answers == Some(Answers::Both))
+        present(&view, path)
+            .is_some_and(|shown| shown.answers == Some(side) || shown.answers == Some(Answers::Both))
     };
     for (label, side) in [("L", Answers::Lower), ("U", Answers::Upper)] {
         let layer = trees.iter_mut().find(|tree| tree.label == label);
@@ -330,7 +346,10 @@ mod tests {
         let trees = compare(&before, &after);
         assert_eq!(change(&trees, "L", "d/f"), None);
         assert_eq!(change(&trees, "U", "d"), Some(Change::Copied(place("L", "d"))));
-        assert_eq!(change(&trees, "U", "d/f"), Some(Change::Copied(place("L", "d/f"))));
+        assert_eq!(
+            change(&trees, "U", "d/f"),
+            Some(Change::Copied(place("L", "d/f")))
+        );
         assert_eq!(change(&trees, "M", "d"), None);
         assert_eq!(change(&trees, "M", "d/f"), Some(Change::Changed));
         let view = model::entry(&trees, "M", "d").unwrap();
@@ -374,7 +393,10 @@ mod tests {
             ),
         ];
         let trees = compare(&before, &after);
-        assert_eq!(change(&trees, "U", "f"), Some(Change::Linked(place("W", "work/#1"))));
+        assert_eq!(
+            change(&trees, "U", "f"),
+            Some(Change::Linked(place("W", "work/#1")))
+        );
         assert_eq!(change(&trees, "W", "work/#1"), Some(Change::Changed));
     }
 

@@ -19,6 +19,7 @@ use super::change::order;
 use super::error::{LessonError, Result};
 use super::model::{Action, Entry, Scene, Sort, readable};
 use super::room::{PATIENCE, Room};
+use super::text::size;
 use crate::builder::manifest::Text;
 use crate::sys::Errno;
 use crate::sys::stat;
@@ -73,7 +74,10 @@ pub(super) fn in_the_middle(room: &mut Room<'_>) -> Result<Vec<Scene>> {
         kill_process(server, Signal::KILL).map_err(failed("kill"))?;
         format!("kill -KILL {}", server.as_raw_nonzero())
     } else {
-        format!("# the kernel kills {} (SIGXFSZ): its file has reached {LIMIT} bytes", server.as_raw_nonzero())
+        format!(
+            "# the kernel kills {} (SIGXFSZ): its file has reached {LIMIT} bytes",
+            server.as_raw_nonzero()
+        )
     };
     room.end_server();
     let ran = room.finish(COMMAND, writer)?;
@@ -108,7 +112,8 @@ fn limit(server: Pid) -> Result<()> {
 fn halt(server: Pid) -> Result<bool> {
     kill_process(server, Signal::STOP).map_err(failed("stop"))?;
     let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(server), options)).map_err(failed("wait for"))?;
+    let status =
+        rustix::io::retry_on_intr(|| waitid(WaitId::Pid(server), options)).map_err(failed("wait for"))?;
     Ok(status.is_some_and(|status| status.stopped()))
 }
 
@@ -132,9 +137,13 @@ fn run_until_half(room: &Room<'_>, server: Pid, writer: &mut Child) -> Result<Op
             return Ok(Some(found));
         }
         // Only where the copy failed, for want of room perhaps.
-        let ended = writer.try_wait().map_err(LessonError::io("wait for a shell in", room.base()))?;
+        let ended = writer
+            .try_wait()
+            .map_err(LessonError::io("wait for a shell in", room.base()))?;
         if let Some(status) = ended {
-            return Err(LessonError::Crash(format!("the command ended before that ({status})")));
+            return Err(LessonError::Crash(format!(
+                "the command ended before that ({status})"
+            )));
         }
     }
 }
@@ -145,8 +154,12 @@ fn unfinished(room: &Room<'_>, server: Pid) -> Result<Option<Unfinished>> {
     let work = room.base().join("W/work");
     for item in std::fs::read_dir(&list).map_err(LessonError::io("read", &list))? {
         let link = item.map_err(LessonError::io("read", &list))?.path();
-        let Ok(target) = std::fs::read_link(&link) else { continue };
-        let Ok(name) = target.strip_prefix(&work) else { continue };
+        let Ok(target) = std::fs::read_link(&link) else {
+            continue;
+        };
+        let Ok(name) = target.strip_prefix(&work) else {
+            continue;
+        };
         let stat = std::fs::File::open(&link).and_then(|file| Ok(stat::stat_fd(&file)?));
         let stat = stat.map_err(LessonError::io("look at", &link))?;
         if !stat.is_file() || stat.size == 0 || stat.size >= LARGE {
@@ -177,7 +190,12 @@ fn middle(room: &mut Room<'_>, server: Pid, unfinished: &Unfinished) -> Result<S
     let mut shots = room.look()?;
     for shot in shots.iter_mut().filter(|shot| shot.tree.label == "W") {
         // A file without a name is in no listing; the kernel tells of it under /proc.
-        if !shot.tree.entries.iter().any(|entry| entry.inode == unfinished.entry.inode) {
+        if !shot
+            .tree
+            .entries
+            .iter()
+            .any(|entry| entry.inode == unfinished.entry.inode)
+        {
             shot.tree.entries.push(unfinished.entry.clone());
             shot.origins.push(None);
             // Nothing in W has an origin, so these need no sorting.
@@ -187,8 +205,10 @@ fn middle(room: &mut Room<'_>, server: Pid, unfinished: &Unfinished) -> Result<S
     let command = format!("{COMMAND}\nkill -STOP {}", server.as_raw_nonzero());
     let mut scene = room.scene_of(Action::Server, &command, String::new(), None, shots)?;
     scene.note = Some(format!(
-        "{} of {LARGE} bytes are copied. The copy lies in W, as an open file of the server: {} -> W/work/{}",
-        unfinished.entry.size,
+        "{} of {} are copied. The copy lies in W as an open file of the server, without a name that anybody could \
+         find: {} -> W/work/{}",
+        size(unfinished.entry.size),
+        size(LARGE),
         unfinished.link.display(),
         readable(&unfinished.name),
     ));

@@ -66,7 +66,10 @@ pub enum LessonError {
 
 impl LessonError {
     /// For `map_err`: `what` was tried at `path`.
-    pub(super) fn io<E: Into<io::Error>>(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
+    pub(super) fn io<E: Into<io::Error>>(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
         let path = path.into();
         move |source| Self::Io {
             what,

@@ -28,11 +28,12 @@ pub fn page(lesson: &Lesson) -> String {
                 ". Every output, tree and right answer was read from the layers and the view after the command above \
                  it had run."
             }
+            p.keys { kbd { "→" } " " kbd { "←" } " step forth and back, " kbd { "a" } " " kbd { "b" } " " kbd { "c" } " predict, " kbd { "Esc" } " shows all as one text." }
             (legend())
             nav aria-label="Steps" {
                 ol start="0" {
                     @for step in &lesson.steps {
-                        li { a href={ "#" (step.name) } { (short(&step.title)) } }
+                        li { a href={ "#" (step.name) } { (step.name) } }
                     }
                 }
             }
@@ -76,7 +77,7 @@ pub fn legend() -> Markup {
         ("added", "+", "added"),
         ("changed", "~", "changed"),
         ("removed", "−", "removed"),
-        ("copied", "»", "copied up from L"),
+        ("copied", "»", "copied from another layer"),
         ("moved", "→", "moved"),
         ("linked", "=", "one more name of an inode"),
     ];
@@ -91,23 +92,21 @@ pub fn legend() -> Markup {
     }
 }
 
-/// The part of a title before the colon.
-fn short(title: &str) -> &str {
-    title.split(':').next().unwrap_or(title)
-}
-
 fn section(number: usize, step: &Step) -> Markup {
     html! {
         section.step id=(step.name) aria-labelledby={ (step.name) "-title" } {
             h2 id={ (step.name) "-title" } { span.number { (number) } " " (step.title) }
-            div.slide.intro {
-                p.lead { (step.lead) }
-                @if let Some(question) = &step.question { (ask(&step.name, question)) }
-                // Seen on the slides only: a reader has the same trees just above.
-                div.before hidden[true] { (trees(&step.before)) }
+            @if let Some(question) = &step.question {
+                div.slide.intro {
+                    p.lead { (step.lead) }
+                    (ask(&step.name, question))
+                    // Seen on the slides only: a reader has the same trees just above.
+                    div.before hidden[true] { (trees(&step.before)) }
+                }
             }
             @for (place, scene) in step.scenes.iter().enumerate() {
                 div.slide.scene {
+                    @if place == 0 && step.question.is_none() { p.lead { (step.lead) } }
                     (shown(scene, step.shows_trees(place)))
                     @if place + 1 == step.scenes.len() { (why(step)) }
                 }
@@ -205,13 +204,13 @@ fn row(label: &str, entry: &Entry) -> Markup {
         li class=(class.trim()) style={ "--depth:" (entry.depth()) } title=(facts(entry, &words, hidden))
             data-key=(key) data-from=[source(label, entry)] {
             span.sign aria-hidden="true" { (sign) }
-            span.name { (readable(entry.name())) @if entry.sort == Sort::Directory { "/" } }
             @match entry.answers {
                 Some(Answers::Lower) => span.answers.lower { "L" },
                 Some(Answers::Upper) => span.answers.upper { "U" },
                 Some(Answers::Both) => span.answers.both { "L+U" },
                 None => {},
             }
+            span.name { (readable(entry.name())) @if entry.sort == Sort::Directory { "/" } }
             @for mark in marks(label, entry) { span class={ "mark " (mark.split(' ').next().unwrap_or_default()) } { (mark) } }
             @if let Some(text) = content(entry) { span.text { (text) } }
             @if !words.is_empty() { span.said { " (" (words) ")" } }
@@ -250,11 +249,8 @@ fn marks(label: &str, entry: &Entry) -> Vec<String> {
     };
     marks.extend(entry.marks.iter().filter(told).cloned());
     let counted = entry.sort != Sort::Directory && (entry.sort != Sort::Whiteout || label == "W");
-    match entry.links {
-        0 => marks.push("no name".to_owned()),
-        1 => {}
-        links if counted => marks.push(format!("{links} names")),
-        _ => {}
+    if counted && entry.links > 1 {
+        marks.push(format!("{} names", entry.links));
     }
     marks
 }
@@ -270,7 +266,10 @@ fn content(entry: &Entry) -> Option<String> {
 
 /// Everything known of an entry, for who points at it.
 fn facts(entry: &Entry, words: &str, hidden: bool) -> String {
-    let mut facts = vec![format!("inode {}", entry.inode), format!("mode {:04o}", entry.mode)];
+    let mut facts = vec![
+        format!("inode {}", entry.inode),
+        format!("mode {:04o}", entry.mode),
+    ];
     if entry.sort != Sort::Directory {
         facts.push(format!("{} names", entry.links));
     }

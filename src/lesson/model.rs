@@ -215,7 +215,11 @@ impl Entry {
     /// The last name of its path.
     #[must_use]
     pub fn name(&self) -> &[u8] {
-        self.path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+        self.path
+            .0
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default()
     }
 
     /// How many directories of the tree it lies in.

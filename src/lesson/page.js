@@ -61,7 +61,7 @@
       Object.assign(copy.style, { left: `${end.left}px`, top: `${end.top}px`, width: `${end.width}px`, height: `${end.height}px` });
       row.closest("ul").append(copy);
       const motion = copy.animate([
-        { transform: `translate(${start.left - end.left}px, ${start.top - end.top}px)`, opacity: 0.2 },
+        { transform: `translate(${start.left - end.left}px, ${start.top - end.top}px)`, opacity: 0 },
         { transform: `translate(${(start.left - end.left) * 0.9}px, ${(start.top - end.top) * 0.9}px)`, opacity: 1, offset: 0.2 },
         { transform: "none", opacity: 1 },
       ], { duration: 900, delay, easing: "cubic-bezier(0.4, 0, 0.2, 1)", fill: "both" });
@@ -86,7 +86,7 @@
     back.disabled = now === 0;
     forth.disabled = now === slides.length - 1;
     place.textContent = `${now + 1} / ${slides.length}`;
-    history.replaceState(null, "", `#${step.id}${slide === step.querySelector(".slide") ? "" : `.${[...step.querySelectorAll(".slide")].indexOf(slide)}`}`);
+    history.replaceState(null, "", `#${step.id}.${[...step.querySelectorAll(".slide")].indexOf(slide)}`);
     scrollTo(0, 0);
     if (moving) fly(slide); else land();
   };
@@ -102,7 +102,10 @@
     land();
     body.classList.toggle("slides", on);
     if (on) open();
-    else body.classList.remove("cover");
+    else {
+      body.classList.remove("cover");
+      slides[now].closest(".step").scrollIntoView();
+    }
   };
 
   const slidesAgain = make("button", "as-slides", "Show as slides");
@@ -138,4 +141,6 @@
     event.preventDefault();
   });
   slideMode(true);
+  // The browser goes to the step that the address names; a slide begins at its top.
+  addEventListener("load", () => { if (body.classList.contains("slides")) scrollTo(0, 0); });
 })();

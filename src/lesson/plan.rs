@@ -92,7 +92,11 @@ impl<'a> Seen<'a> {
         tree.entries
             .iter()
             .filter(|entry| entry.change != Some(super::model::Change::Removed))
-            .filter_map(|entry| String::from_utf8_lossy(&entry.path.0).strip_prefix(&prefix).map(str::to_owned))
+            .filter_map(|entry| {
+                String::from_utf8_lossy(&entry.path.0)
+                    .strip_prefix(&prefix)
+                    .map(str::to_owned)
+            })
             .filter(|rest| !rest.contains('/'))
             .collect()
     }

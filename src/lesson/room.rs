@@ -65,7 +65,9 @@ pub struct Room<'a> {
 
 impl std::fmt::Debug for Room<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Room")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,9 +153,13 @@ impl<'a> Room<'a> {
         let read = self.read_all(&mut reader, &mut bytes, line);
         if read.is_err() {
             // It may wait for a server that was stopped; whatever it is, it is not waited for.
-            child.kill().unwrap_or_else(|error| log::debug!("{line}: {error}"));
+            child
+                .kill()
+                .unwrap_or_else(|error| log::debug!("{line}: {error}"));
         }
-        let status = child.wait().map_err(LessonError::io("wait for a shell in", &self.base))?;
+        let status = child
+            .wait()
+            .map_err(LessonError::io("wait for a shell in", &self.base))?;
         read?;
         Ok(Ran {
             said: String::from_utf8_lossy(&bytes).into_owned(),
@@ -309,7 +315,13 @@ impl<'a> Room<'a> {
     }
 
     /// Looks at everything, compares it with the last look, and remembers it for the next.
-    pub(super) fn scene(&mut self, action: Action, command: &str, said: String, status: Option<i32>) -> Result<Scene> {
+    pub(super) fn scene(
+        &mut self,
+        action: Action,
+        command: &str,
+        said: String,
+        status: Option<i32>,
+    ) -> Result<Scene> {
         let shots = self.look()?;
         self.scene_of(action, command, said, status, shots)
     }

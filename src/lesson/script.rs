@@ -55,7 +55,7 @@ pub const STEPS: &[Plan] = &[
                 },
             ],
         }),
-        act: |room| Ok(vec![room.mount()?, room.shell("ls M M/docs", true)?]),
+        act: |room| Ok(vec![room.mount()?, room.shell("ls -C M M/docs", true)?]),
         why: "A directory in both layers is merged: it lists the names of both. Nothing was copied for that, and the \
               mount took no longer than a mount of empty directories would.",
         rules: &["K21", "K50"],
@@ -127,8 +127,9 @@ pub const STEPS: &[Plan] = &[
             ])
         },
         why: "Reading copies nothing. Opening for writing does: the whole file with owner, mode, times and attributes \
-              is copied to U first, and written there. From then on the upper answers for it.",
-        rules: &["K60", "K61", "K65"],
+              is copied to U first, and written there. From then on the upper answers for it. The \
+              marks origin and impure are book-keeping: by them the file keeps its inode number.",
+        rules: &["K42", "K48", "K60", "K61", "K65"],
     },
     Plan {
         name: "whiteout",
@@ -311,10 +312,7 @@ pub const STEPS: &[Plan] = &[
             choices: &[
                 Choice {
                     text: "a shorter file: what had been copied",
-                    holds: |seen| {
-                        seen.is("M", "big")
-                            .is_some_and(|entry| entry.size < crash::LARGE)
-                    },
+                    holds: |seen| seen.is("M", "big").is_some_and(|entry| entry.size < crash::LARGE),
                 },
                 Choice {
                     text: "gone, or an error on reading it",
@@ -366,7 +364,10 @@ pub const STEPS: &[Plan] = &[
                 },
                 Choice {
                     text: "nowhere: C/big is a symbolic link into L",
-                    holds: |seen| seen.is("C", "big").is_some_and(|child| child.sort == Sort::Symlink),
+                    holds: |seen| {
+                        seen.is("C", "big")
+                            .is_some_and(|child| child.sort == Sort::Symlink)
+                    },
                 },
             ],
         }),

@@ -74,13 +74,13 @@ impl View<'_> {
         let mut walk = Walk::new(root.as_fd())?;
         while let Some(step) = walk.advance()? {
             let (path, enter) = (step.path(), step.kind == Kind::Directory);
-            let (entry, origin) = self
-                .read(step.dir, step.name, &path)
-                .map_err(|errno| BuildError::Call {
-                    what: "read",
-                    path: path.clone(),
-                    errno,
-                })?;
+            let (entry, origin) =
+                self.read(step.dir, step.name, &path)
+                    .map_err(|errno| BuildError::Call {
+                        what: "read",
+                        path: path.clone(),
+                        errno,
+                    })?;
             shot.tree.entries.push(entry);
             shot.origins.push(origin);
             if shot.tree.entries.len() > MOST_ENTRIES {
@@ -173,8 +173,7 @@ fn text(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<Option<String>,
     let mut bytes = vec![0; usize::try_from(LONGEST_TEXT).unwrap_or_default()];
     let read = io::read_at(&file, &mut bytes, 0)?;
     bytes.truncate(read);
-    Ok(String::from_utf8(bytes).ok().filter(|text| {
-        text.chars()
-            .all(|c| !c.is_control() || matches!(c, '\n' | '\t'))
-    }))
+    Ok(String::from_utf8(bytes)
+        .ok()
+        .filter(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'))))
 }

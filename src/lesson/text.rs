@@ -111,7 +111,7 @@ impl Text {
     #[must_use]
     pub fn legend(&self) -> String {
         format!(
-            "{} added   {} changed   {} removed   {} copied from L   {} moved   {} one more name of an inode\n\
+            "{} added   {} changed   {} removed   {} copied from another layer   {} moved   {} one more name of an inode\n\
              In M: (L) (U) (L+U) who answers. In L and U: what the view does not show is in brackets.\n",
             self.paint("+", Tone::Added),
             self.paint("~", Tone::Changed),
@@ -271,11 +271,8 @@ fn words(label: &str, entry: &Entry) -> Vec<String> {
         }
     }
     let counted = entry.sort != Sort::Directory && (entry.sort != Sort::Whiteout || label == "W");
-    match entry.links {
-        0 => words.push("no name".to_owned()),
-        1 => {}
-        links if counted => words.push(format!("{links} names")),
-        _ => {}
+    if counted && entry.links > 1 {
+        words.push(format!("{} names", entry.links));
     }
     words
 }
