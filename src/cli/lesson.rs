@@ -1,6 +1,7 @@
 //! `plyfs lesson`.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,8 +31,8 @@ mounts a view of them, and does ten things to it. Everything shown is read from
 the layers and the view after the commands have run. Nothing outside the scratch
 directory is touched, and it is removed at the end.
 
-An ordinary user who cannot mount (no fusermount3, or no right to use it) is
-given a user namespace of his own for the walk; /dev/fuse must be open to him.";
+An ordinary user without fusermount3 is given a user namespace of his own for the
+walk; /dev/fuse must be open to him in any case.";
 
 /// Walk through the rules of an overlay, with real layers to look at.
 ///
@@ -112,15 +113,23 @@ impl LessonArgs {
     }
 }
 
-/// An ordinary user without fusermount3 becomes root of a namespace of his own, where he may mount.
+/// An ordinary user for whom fusermount3 cannot mount becomes root of a namespace of his own, where he may.
 fn may_mount() {
-    if rustix::process::geteuid().is_root() || helper::find().is_some() {
+    if rustix::process::geteuid().is_root() || has_helper() {
         return;
     }
     if let Err(errno) = namespaces::become_root_alone() {
         // The mount itself says what is missing.
         log::debug!("no user namespace: {errno}");
     }
+}
+
+/// Whether fusermount3 is there and setuid root, as it must be.
+fn has_helper() -> bool {
+    const SETUID: u32 = 0o4000;
+    helper::find()
+        .and_then(|program| program.metadata().ok())
+        .is_some_and(|found| found.uid() == 0 && found.mode() & SETUID != 0)
 }
 
 /// A page that takes its place when it is complete.

@@ -5,7 +5,9 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::model::{Answers, Change, Entry, Lesson, Place, Question, Scene, Sort, Step, Tree, readable};
+use super::model::{
+    Answers, Change, Entry, Lesson, Place, Question, Scene, Sort, Step, Tree, printed, readable,
+};
 use super::text::size;
 
 const STYLE: &str = include_str!("page.css");
@@ -152,7 +154,7 @@ fn shown(scene: &Scene, with_trees: bool) -> Markup {
     html! {
         div.terminal {
             pre.command { code { (scene.command) } }
-            @if !scene.said.is_empty() { pre.said { samp { (lines(&scene.said)) } } }
+            @if !scene.said.is_empty() { pre.said { samp { (printed(&scene.said).collect::<Vec<_>>().join("\n")) } } }
             @if let Some(status) = scene.status.filter(|status| *status != 0) { p.status { "exit status " (status) } }
         }
         @if let Some(note) = &scene.note { p.note { (note) } }
@@ -161,11 +163,6 @@ fn shown(scene: &Scene, with_trees: bool) -> Markup {
             (trees(&scene.trees))
         }
     }
-}
-
-fn lines(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| readable(line.as_bytes())).collect();
-    lines.join("\n")
 }
 
 /// Trees side by side.

@@ -248,6 +248,22 @@ pub fn readable(bytes: &[u8]) -> String {
     text
 }
 
+/// Lines that a command printed, for people: as [`readable`], with tabs as a terminal has them.
+pub fn printed(text: &str) -> impl Iterator<Item = String> + '_ {
+    const TAB: usize = 8;
+    text.lines().map(|line| {
+        let mut out = String::new();
+        for part in line.split_inclusive('\t') {
+            out.push_str(&readable(part.trim_end_matches('\t').as_bytes()));
+            if part.ends_with('\t') {
+                let used = out.chars().count() % TAB;
+                out.extend(std::iter::repeat_n(' ', TAB - used));
+            }
+        }
+        out
+    })
+}
+
 /// The tree with this letter.
 #[must_use]
 pub fn tree<'a>(trees: &'a [Tree], label: &str) -> Option<&'a Tree> {
@@ -267,6 +283,8 @@ mod tests {
     #[test]
     fn names_are_made_readable() {
         assert_eq!(readable("grün".as_bytes()), "grün");
+        let lines: Vec<String> = printed("a\tb\n\x07\t\n").collect();
+        assert_eq!(lines, ["a       b", "\\u{7}   "]);
         assert_eq!(readable(b"a\x1b[1m\xff"), "a\\u{1b}[1m\\xff");
     }
 }

@@ -2,7 +2,7 @@
 
 use console::Style;
 
-use super::model::{Answers, Change, Entry, Question, Scene, Sort, Step, Tree, readable};
+use super::model::{Answers, Change, Entry, Question, Scene, Sort, Step, Tree, printed, readable};
 
 /// Between two columns.
 const GAP: usize = 3;
@@ -86,8 +86,8 @@ impl Text {
             text.push_str(&self.paint(&format!("{prompt}{line}"), Tone::Heading));
             text.push('\n');
         }
-        for line in scene.said.lines() {
-            text.push_str(&format!("  {}\n", readable(line.as_bytes())));
+        for line in printed(&scene.said) {
+            text.push_str(&format!("  {line}\n"));
         }
         if let Some(note) = &scene.note {
             text.push_str(&self.wrapped(note, "  "));
@@ -349,7 +349,7 @@ mod tests {
         };
         assert_eq!(
             text.trees(&trees),
-            "L  role                          U  role\n  f \"a⏎b\"                         + f \"a⏎b\"\n- g \"a⏎b\"\n\n"
+            "L  role                        U  role\n  f \"a⏎b\"                      + f \"a⏎b\"\n- g \"a⏎b\"\n\n"
         );
         let coloured = Text {
             width: 60,

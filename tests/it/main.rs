@@ -24,6 +24,7 @@ mod crash;
 mod differential;
 mod fuzz;
 mod layer_lower;
+mod lesson;
 mod oracles;
 mod rootless;
 mod rules;
