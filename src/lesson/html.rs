@@ -3,7 +3,10 @@
 //! The page is laid out as a text to read. Its script, if it may run, turns it into slides and lets each changed
 //! entry fly from where it came.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
 
 use super::model::{
     Answers, Change, Entry, Lesson, Place, Question, Scene, Sort, Step, Tree, printed, readable,
@@ -12,6 +15,8 @@ use super::text::size;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+/// Directories in directories are indented up to here.
+const DEEPEST: usize = 8;
 
 /// The page of a walk.
 #[must_use]
@@ -57,8 +62,7 @@ pub fn frame(title: &str, body: &Markup) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta http-equiv="Content-Security-Policy"
-                    content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+                meta http-equiv="Content-Security-Policy" content=(policy());
                 meta name="generator" content="plyfs";
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
@@ -70,6 +74,16 @@ pub fn frame(title: &str, body: &Markup) -> String {
         }
     };
     page.into_string()
+}
+
+/// Nothing may be loaded or run but the page's own style and script, known by their digests.
+fn policy() -> String {
+    let digest = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'",
+        digest(STYLE),
+        digest(SCRIPT)
+    )
 }
 
 /// What the colours and signs mean.
@@ -195,10 +209,11 @@ fn row(label: &str, entry: &Entry) -> Markup {
         Some(Change::Linked(from)) => ("linked", "=", format!("the same inode as {}", named(from))),
     };
     let hidden = entry.hidden && entry.change != Some(Change::Removed);
-    let class = [class, if hidden { "faded" } else { "" }].join(" ");
+    let depth = format!("d{}", entry.depth().min(DEEPEST));
+    let class = [class, if hidden { "faded" } else { "" }, &depth].join(" ");
     let key = format!("{label}:{}", readable(&entry.path.0));
     html! {
-        li class=(class.trim()) style={ "--depth:" (entry.depth()) } title=(facts(entry, &words, hidden))
+        li class=(class.trim()) title=(facts(entry, &words, hidden))
             data-key=(key) data-from=[source(label, entry)] {
             span.sign aria-hidden="true" { (sign) }
             @match entry.answers {
