@@ -75,7 +75,7 @@ pub(super) fn in_the_middle(room: &mut Room<'_>) -> Result<Vec<Scene>> {
         format!("kill -KILL {}", server.as_raw_nonzero())
     } else {
         format!(
-            "# the kernel kills {} (SIGXFSZ): its file has reached {LIMIT} bytes",
+            "{COMMAND}\n# the kernel kills {} (SIGXFSZ): its copy has reached {LIMIT} bytes",
             server.as_raw_nonzero()
         )
     };

@@ -30,7 +30,7 @@ pub enum LessonError {
         source: BuildError,
     },
     /// The view did not come to be.
-    #[error("the lesson's view cannot be mounted: {said}")]
+    #[error("the lesson's view cannot be mounted: {said}{}", remedy(.said))]
     Mount {
         /// What the server said.
         said: String,
@@ -62,6 +62,15 @@ pub enum LessonError {
     /// The viewer's terminal, or the file that is written, failed.
     #[error("cannot show the lesson: {0}")]
     Show(#[from] io::Error),
+}
+
+/// What the server cannot know: that its directories may be made elsewhere.
+fn remedy(said: &str) -> &'static str {
+    if said.contains("attributes") || said.contains("whiteouts") || said.contains("RENAME_") {
+        " ('plyfs lesson --dir DIR' makes the scratch directory on another file system)"
+    } else {
+        ""
+    }
 }
 
 impl LessonError {

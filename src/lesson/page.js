@@ -22,7 +22,6 @@
   for (const button of [plain, back, forth, again]) button.type = "button";
   controls.append(plain, back, place, forth, again);
   body.append(controls);
-  for (const before of document.querySelectorAll(".before")) before.hidden = false;
 
   let now = 0;
   let flights = [];
@@ -101,6 +100,7 @@
   const slideMode = (on) => {
     land();
     body.classList.toggle("slides", on);
+    for (const before of document.querySelectorAll(".before")) before.hidden = !on;
     if (on) open();
     else {
       body.classList.remove("cover");

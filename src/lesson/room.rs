@@ -7,6 +7,7 @@
 //! All of it goes when the value does, the server and its mount too.
 
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -169,26 +170,35 @@ impl<'a> Room<'a> {
 
     fn read_all(&self, reader: &mut std::io::PipeReader, bytes: &mut Vec<u8>, line: &str) -> Result<()> {
         let until = Instant::now() + PATIENCE;
-        let failed = |error: std::io::Error| LessonError::io("hear from a shell in", &self.base)(error);
-        let tick = Timespec::try_from(TICK).map_err(|_| failed(Errno::INVAL.into()))?;
         let mut chunk = [0; 4096];
+        loop {
+            self.wait_for(&*reader, until, line)?;
+            let read = reader
+                .read(&mut chunk)
+                .map_err(LessonError::io("hear from a shell in", &self.base))?;
+            match read {
+                0 => return Ok(()),
+                n => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Waits until there is something to read.
+    fn wait_for(&self, fd: impl AsFd, until: Instant, what: &str) -> Result<()> {
+        let failed = |errno: Errno| LessonError::io("wait for a command in", &self.base)(errno);
+        let tick = Timespec::try_from(TICK).map_err(|_| failed(Errno::INVAL))?;
         loop {
             self.check_stopped()?;
             if Instant::now() > until {
                 return Err(LessonError::Endless {
-                    what: line.to_owned(),
+                    what: what.to_owned(),
                     seconds: PATIENCE.as_secs(),
                 });
             }
-            let mut watched = [PollFd::new(reader, PollFlags::IN)];
-            match poll(&mut watched, Some(&tick)) {
-                Ok(0) | Err(Errno::INTR) => continue,
-                Ok(_) => {}
-                Err(errno) => return Err(failed(errno.into())),
-            }
-            match reader.read(&mut chunk).map_err(failed)? {
-                0 => return Ok(()),
-                n => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&tick)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(failed(errno)),
             }
         }
     }
@@ -255,6 +265,11 @@ impl<'a> Room<'a> {
         };
         // One write, once the view answers; nothing at all if it never does.
         let mut bytes = vec![0; 4096];
+        if let Err(error) = self.wait_for(&stdout, Instant::now() + PATIENCE, MOUNT) {
+            child.kill().map_err(failed)?;
+            child.wait().map_err(failed)?;
+            return Err(error);
+        }
         let read = stdout.read(&mut bytes).map_err(failed)?;
         bytes.truncate(read);
         if read == 0 {
