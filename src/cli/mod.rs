@@ -4,6 +4,7 @@
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
 mod container;
+mod explain;
 mod generate;
 mod image;
 mod inspect;
@@ -75,6 +76,7 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
     List(list::ListArgs),
+    Explain(explain::ExplainArgs),
     Image(image::ImageArgs),
     Container(container::ContainerArgs),
     System(system::SystemArgs),
@@ -132,12 +134,12 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let done = if is_command(arguments.get(1)) {
         match Cli::try_parse_from(arguments) {
             Ok(cli) => cli.run(),
-            Err(error) => return explain(&error),
+            Err(error) => return say(&error),
         }
     } else {
         match mount::KernelForm::try_parse_from(arguments) {
             Ok(form) => form.run(),
-            Err(error) => return explain(&error),
+            Err(error) => return say(&error),
         }
     };
     match done {
@@ -170,7 +172,7 @@ fn is_command(first: Option<&OsString>) -> bool {
 }
 
 /// Help and versions go to standard output with status 0, everything else to standard error with status 2.
-fn explain(error: &clap::Error) -> ExitCode {
+fn say(error: &clap::Error) -> ExitCode {
     let status = if error.use_stderr() { WRONG_USAGE } else { 0 };
     // A closed pipe behind 'plyfs --help | head' is not worth a word.
     error.print().ok();
@@ -183,6 +185,7 @@ impl Cli {
             Command::Mount(arguments) => arguments.run(),
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
+            Command::Explain(arguments) => arguments.run(),
             Command::Image(arguments) => arguments.run(self.root.as_deref()),
             Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),

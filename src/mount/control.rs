@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::MountError;
+use crate::format::Namespace;
 use crate::overlay::Overlay;
 
 /// How long either side waits for the other: it is a local socket and a line of text.
@@ -88,6 +89,7 @@ fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
                 copied_bytes: stats.copied_bytes.load(Relaxed),
             })?
         }
+        "marks" => serde_json::json!({ "user": overlay.marks() == Namespace::User }).to_string(),
         other => serde_json::json!({ "error": format!("unknown request '{other}'") }).to_string(),
     };
     (&stream).write_all(text.as_bytes())?;
@@ -99,11 +101,34 @@ fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
 /// # Errors
 /// When it does not answer in time, or with something else.
 pub fn counters(socket: &Path) -> std::io::Result<Counters> {
+    Ok(serde_json::from_str(&ask(socket, "stats")?)?)
+}
+
+/// Where a view keeps its private marks.
+#[derive(Deserialize)]
+struct Marks {
+    user: bool,
+}
+
+/// Asks the server behind `socket` where it keeps its private marks.
+///
+/// # Errors
+/// As [`counters`].
+pub fn marks(socket: &Path) -> std::io::Result<Namespace> {
+    let marks: Marks = serde_json::from_str(&ask(socket, "marks")?)?;
+    Ok(if marks.user {
+        Namespace::User
+    } else {
+        Namespace::Trusted
+    })
+}
+
+fn ask(socket: &Path, request: &str) -> std::io::Result<String> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    (&stream).write_all(b"stats\n")?;
+    (&stream).write_all(format!("{request}\n").as_bytes())?;
     let mut line = String::new();
     BufReader::new((&stream).take(LONGEST_REQUEST)).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+    Ok(line)
 }

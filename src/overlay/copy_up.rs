@@ -53,15 +53,7 @@ impl Overlay {
             return Ok(());
         }
         self.work()?;
-        let mut missing = Vec::new();
-        let mut link = node.link();
-        while let Some(l) = link {
-            if l.parent.upper().is_some() {
-                break;
-            }
-            missing.push(Arc::clone(&l.parent));
-            link = l.parent.link();
-        }
+        let mut missing = missing_above(node);
         while let Some(dir) = missing.pop() {
             self.copy_up_one(&dir, None)?;
         }
@@ -384,6 +376,20 @@ impl Overlay {
             Ok(())
         }
     }
+}
+
+/// The directories above a node that the upper does not have yet, the nearest first: they are copied up before it (K62).
+pub(super) fn missing_above(node: &Node) -> Vec<Arc<Node>> {
+    let mut missing = Vec::new();
+    let mut link = node.link();
+    while let Some(l) = link {
+        if l.parent.upper().is_some() {
+            break;
+        }
+        missing.push(Arc::clone(&l.parent));
+        link = l.parent.link();
+    }
+    missing
 }
 
 /// Opens a file of the lower without leaving a trace there (K114), where that is allowed.

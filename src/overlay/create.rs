@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Overlay;
 use super::dirs::Layer;
-use super::merge::InUpper;
+use super::merge::{CreatePlan, InUpper};
 use super::node::{Node, NodeId};
 use super::table::Birth;
 use super::work::{self, Temp, Work};
@@ -100,9 +100,9 @@ impl Overlay {
             "create {}: {}",
             parent.path_of(name),
             if over_whiteout {
-                "complete in the work directory, then moved to its name"
+                CreatePlan::InWork.words()
             } else {
-                "in the upper"
+                CreatePlan::InUpper.words()
             }
         );
         if over_whiteout {

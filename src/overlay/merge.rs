@@ -184,6 +184,31 @@ pub fn plan_remove(in_upper: bool, in_lower: bool) -> RemovePlan {
     }
 }
 
+/// Whether an object keeps its place: a directory with a part in the lower cannot be moved, its content would not come
+/// along (K94).
+pub fn keeps_its_place(directory: bool, lower_takes_part: bool) -> bool {
+    directory && lower_takes_part
+}
+
+/// Where a new object is made (K81).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatePlan {
+    /// Under its name at once.
+    InUpper,
+    /// Whole in the work directory, then moved to its name.
+    InWork,
+}
+
+impl CreatePlan {
+    /// The plan in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::InUpper => "in the upper",
+            Self::InWork => "complete in the work directory, then moved to its name",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

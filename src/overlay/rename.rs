@@ -38,11 +38,10 @@ impl End<'_> {
         self.node.as_ref().is_some_and(|node| node.is_dir())
     }
 
-    /// A directory with a lower part cannot be moved: its content would not come along (K94).
     fn stays(&self) -> bool {
         self.node
             .as_ref()
-            .is_some_and(|node| node.is_dir() && node.state().lower.is_some())
+            .is_some_and(|node| merge::keeps_its_place(node.is_dir(), node.state().lower.is_some()))
     }
 }
 

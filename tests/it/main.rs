@@ -22,6 +22,7 @@ mod common;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod explain;
 mod fuzz;
 mod layer_lower;
 mod lesson;

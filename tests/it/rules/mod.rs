@@ -14,6 +14,6 @@ mod open_files;
 mod options;
 mod permissions;
 mod readdir;
-mod rename;
+pub mod rename;
 mod whiteouts;
 mod xattr;
