@@ -1,8 +1,8 @@
 //! `plyfs lesson`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Failure;
 use super::output::{print, print_json};
+use super::page::NewPage;
 use crate::lesson::model::{Question, Scene, Step};
 use crate::lesson::text::Text;
 use crate::lesson::{Lesson, LessonError, Nobody, Room, Viewer, html, walk};
@@ -130,37 +131,6 @@ fn has_helper() -> bool {
     helper::find()
         .and_then(|program| program.metadata().ok())
         .is_some_and(|found| found.uid() == 0 && found.mode() & SETUID != 0)
-}
-
-/// A page that takes its place when it is complete.
-struct NewPage {
-    path: PathBuf,
-    file: tempfile::NamedTempFile,
-}
-
-impl NewPage {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let file = tempfile::Builder::new()
-            .prefix(".plyfs-lesson-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(parent.unwrap_or(Path::new(".")))
-            .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
-    }
-
-    fn keep(mut self, text: &str) -> Result<(), Failure> {
-        let path = self.path;
-        let failed =
-            |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
-        self.file.write_all(text.as_bytes()).map_err(failed)?;
-        self.file.as_file().sync_data().map_err(failed)?;
-        self.file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
-    }
 }
 
 /// Shows each step as it happens.

@@ -5,6 +5,7 @@
 
 mod container;
 mod explain;
+mod explain_page;
 mod generate;
 mod image;
 mod inspect;
@@ -14,6 +15,7 @@ mod limits;
 mod list;
 mod mount;
 mod output;
+mod page;
 mod progress;
 mod store;
 mod system;

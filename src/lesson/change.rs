@@ -49,9 +49,8 @@ impl Comparison<'_> {
             return tree;
         }
         let find = |path: &Text| {
-            old.binary_search_by(|entry| order(&entry.path, path))
-                .ok()
-                .and_then(|at| old.get(at))
+            let at = old.binary_search_by(|entry| order(&entry.path, path));
+            old.get(at.ok()?)
         };
         for (entry, origin) in tree.entries.iter_mut().zip(&shot.origins) {
             entry.change = match find(&entry.path) {
@@ -68,15 +67,9 @@ impl Comparison<'_> {
                 None => Some(self.source(shot, entry, *origin).unwrap_or(Change::Added)),
             };
         }
-        let here = |path: &Text| {
-            shot.tree
-                .entries
-                .binary_search_by(|entry| order(&entry.path, path))
-                .is_ok()
-        };
         let gone: Vec<Entry> = old
             .iter()
-            .filter(|was| !here(&was.path))
+            .filter(|was| shot.tree.get_path(&was.path).is_none())
             .map(|was| Entry {
                 change: Some(Change::Removed),
                 ..was.clone()
@@ -172,7 +165,7 @@ fn copied(layer: &Tree, entry: &Entry, origin: Option<u64>) -> Option<Change> {
     }
     // Names of a hard-link group carry no origin (K42): they are known by what is in them.
     same_path
-        .filter(|from| from.sort == entry.sort && !entry.marks.iter().any(|mark| mark == "opaque"))
+        .filter(|from| from.sort == entry.sort && !entry.is_opaque())
         .filter(|from| match (&from.text, &entry.text) {
             (Some(from), Some(now)) => now.starts_with(from.as_str()),
             _ => from.modified == entry.modified,
@@ -181,8 +174,10 @@ fn copied(layer: &Tree, entry: &Entry, origin: Option<u64>) -> Option<Change> {
 }
 
 impl Tree {
-    fn get_path(&self, path: &Text) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.path == *path)
+    /// The entry under a path, also one that is gone. Entries stand in the order of a walk.
+    pub(super) fn get_path(&self, path: &Text) -> Option<&Entry> {
+        let at = self.entries.binary_search_by(|entry| order(&entry.path, path));
+        self.entries.get(at.ok()?)
     }
 }
 
@@ -230,7 +225,7 @@ fn answer(trees: &mut [Tree]) {
         let below = present(&lower, &entry.path).is_some_and(|below| below.sort == Sort::Directory);
         let reaches = !covered(&upper, &entry.path);
         entry.answers = Some(match above {
-            Some(above) if above.sort == Sort::Directory && below && reaches && !opaque(&above) => {
+            Some(above) if above.sort == Sort::Directory && below && reaches && !above.is_opaque() => {
                 Answers::Both
             }
             Some(_) => Answers::Upper,
@@ -250,10 +245,6 @@ fn answer(trees: &mut [Tree]) {
     }
 }
 
-fn opaque(entry: &Entry) -> bool {
-    entry.marks.iter().any(|mark| mark == "opaque")
-}
-
 /// Whether a directory of the upper above `path` hides the lower's.
 fn covered(upper: &Tree, path: &Text) -> bool {
     let ends = path.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
@@ -261,7 +252,7 @@ fn covered(upper: &Tree, path: &Text) -> bool {
         upper.entries.iter().any(|entry| {
             entry.path.0 == parent
                 && entry.change != Some(Change::Removed)
-                && (entry.sort != Sort::Directory || opaque(entry))
+                && (entry.sort != Sort::Directory || entry.is_opaque())
         })
     })
 }

@@ -29,6 +29,9 @@ pub enum LessonError {
         /// The reason.
         source: BuildError,
     },
+    /// A path of somebody's own layers could not be explained.
+    #[error(transparent)]
+    Explain(#[from] crate::explain::ExplainError),
     /// The view did not come to be.
     #[error("the lesson's view cannot be mounted: {said}{}", remedy(.said))]
     Mount {

@@ -36,7 +36,7 @@ pub fn page(lesson: &Lesson) -> String {
                  it had run."
             }
             p.keys { kbd { "→" } " " kbd { "←" } " step forth and back, " kbd { "a" } " " kbd { "b" } " " kbd { "c" } " predict, " kbd { "Esc" } " shows all as one text." }
-            (legend())
+            (legend(&["added", "changed", "removed", "copied", "moved", "linked"]))
             nav aria-label="Steps" {
                 ol start="0" {
                     @for step in &lesson.steps {
@@ -86,9 +86,9 @@ fn policy() -> String {
     )
 }
 
-/// What the colours and signs mean.
+/// What the colours and signs mean; of the changes those with these names.
 #[must_use]
-pub fn legend() -> Markup {
+pub fn legend(changes: &[&str]) -> Markup {
     let signs = [
         ("added", "+", "added"),
         ("changed", "~", "changed"),
@@ -99,7 +99,7 @@ pub fn legend() -> Markup {
     ];
     html! {
         ul.legend aria-label="Signs" {
-            @for (class, sign, words) in signs {
+            @for (class, sign, words) in signs.into_iter().filter(|(class, ..)| changes.contains(class)) {
                 li { span class={ "sign " (class) } aria-hidden="true" { (sign) } " " (words) }
             }
             li { span.answers.lower { "L" } span.answers.upper { "U" } span.answers.both { "L+U" } " who answers in the view" }
@@ -271,6 +271,7 @@ fn content(entry: &Entry) -> Option<String> {
     match (entry.sort, &entry.text) {
         (Sort::Symlink, Some(text)) => Some(format!("→ {text}")),
         (Sort::File, Some(text)) => Some(text.trim_end().replace('\n', " ⏎ ")),
+        (Sort::Directory, Some(text)) => Some(text.clone()),
         (Sort::File, None) => Some(size(entry.size)),
         _ => None,
     }

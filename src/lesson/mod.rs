@@ -9,6 +9,7 @@
 //!     shot     a look at one tree        change   two looks compared (pure)
 //!     crash    a server killed in the middle of a copy-up
 //!   run      step by step, before somebody's eyes
+//!   seen     somebody's own layers in the same form
 //!   model    what comes of it: plain data, which the forms below show
 //!     text     on a terminal             html     a page
 //! ```
@@ -22,6 +23,7 @@ mod plan;
 pub mod room;
 pub mod run;
 mod script;
+pub mod seen;
 pub mod shot;
 pub mod text;
 

@@ -142,7 +142,7 @@ pub struct Entry {
     pub links: u32,
     /// Last change of the data, in nanoseconds since 1970.
     pub modified: i128,
-    /// The content of a small text file, or the target of a symbolic link.
+    /// The content of a small text file, the target of a symbolic link, or `…` for a directory that was not opened.
     pub text: Option<String>,
     /// The private marks of an overlay it carries, without their namespace: `opaque`, `origin`, `impure`.
     pub marks: Vec<String>,
@@ -212,6 +212,12 @@ impl Tree {
 }
 
 impl Entry {
+    /// A directory that hides the lower's.
+    #[must_use]
+    pub fn is_opaque(&self) -> bool {
+        self.marks.iter().any(|mark| mark == "opaque")
+    }
+
     /// The last name of its path.
     #[must_use]
     pub fn name(&self) -> &[u8] {

@@ -388,9 +388,8 @@ impl<'a> Room<'a> {
 
     fn view<'b>(&'b self, label: &'b str, role: &'b str) -> View<'b> {
         View {
-            label,
-            role,
             origins: (label == "U").then_some(self.origins.as_ref()).flatten(),
+            ..View::new(label, role)
         }
     }
 

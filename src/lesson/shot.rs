@@ -1,5 +1,6 @@
 //! A look at one directory: everything in it, read by descriptors, nothing followed.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -38,6 +39,24 @@ pub struct View<'a> {
     pub role: &'a str,
     /// Reads origin marks, where the tree has those of a known lower.
     pub origins: Option<&'a OriginReader>,
+    /// The directories to go into, by their paths; all of them where there is no such list.
+    pub opened: Option<&'a BTreeSet<Vec<u8>>>,
+    /// Whether small text files are read.
+    pub contents: bool,
+}
+
+impl<'a> View<'a> {
+    /// A look at all of a tree, without reading origin marks.
+    #[must_use]
+    pub fn new(label: &'a str, role: &'a str) -> Self {
+        Self {
+            label,
+            role,
+            origins: None,
+            opened: None,
+            contents: true,
+        }
+    }
 }
 
 impl View<'_> {
@@ -73,14 +92,18 @@ impl View<'_> {
         shot.device = stat::stat_fd(&root).map_err(failed)?.dev;
         let mut walk = Walk::new(root.as_fd())?;
         while let Some(step) = walk.advance()? {
-            let (path, enter) = (step.path(), step.kind == Kind::Directory);
-            let (entry, origin) =
+            let (path, is_directory) = (step.path(), step.kind == Kind::Directory);
+            let enter = is_directory && self.opened.is_none_or(|opened| opened.contains(path.as_bytes()));
+            let (mut entry, origin) =
                 self.read(step.dir, step.name, &path)
                     .map_err(|errno| BuildError::Call {
                         what: "read",
                         path: path.clone(),
                         errno,
                     })?;
+            if is_directory && !enter {
+                entry.text = Some("…".to_owned());
+            }
             shot.tree.entries.push(entry);
             shot.origins.push(origin);
             if shot.tree.entries.len() > MOST_ENTRIES {
@@ -108,13 +131,34 @@ impl View<'_> {
             inode: stat.ino,
             links: stat.nlink,
             modified: i128::from(stat.mtime.secs) * 1_000_000_000 + i128::from(stat.mtime.nanos),
-            text: text(dir, name, &stat)?,
+            text: self.text(dir, name, &stat)?,
             marks,
             answers: None,
             hidden: false,
             change: None,
         };
         Ok((entry, origin))
+    }
+
+    /// What is in a small file, if it is text.
+    fn text(&self, dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<Option<String>, Errno> {
+        if stat.kind() == libc::S_IFLNK {
+            return at::readlink_at(dir, name).map(|target| Some(readable(&target)));
+        }
+        if !self.contents || !stat.is_file() || stat.size > LONGEST_TEXT {
+            return Ok(None);
+        }
+        let file = match at::open_data(dir, name) {
+            // An ordinary user's lesson goes on without it.
+            Err(Errno::ACCESS) => return Ok(None),
+            file => file?,
+        };
+        let mut bytes = vec![0; usize::try_from(LONGEST_TEXT).unwrap_or_default()];
+        let read = io::read_at(&file, &mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(String::from_utf8(bytes)
+            .ok()
+            .filter(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'))))
     }
 
     /// The private marks in either namespace.
@@ -155,25 +199,4 @@ fn sort(stat: &Stat) -> Sort {
         _ if stat.is_whiteout() => Sort::Whiteout,
         _ => Sort::Special,
     }
-}
-
-/// What is in a small file, if it is text.
-fn text(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<Option<String>, Errno> {
-    if stat.kind() == libc::S_IFLNK {
-        return at::readlink_at(dir, name).map(|target| Some(readable(&target)));
-    }
-    if !stat.is_file() || stat.size > LONGEST_TEXT {
-        return Ok(None);
-    }
-    let file = match at::open_data(dir, name) {
-        // An ordinary user's lesson goes on without it.
-        Err(Errno::ACCESS) => return Ok(None),
-        file => file?,
-    };
-    let mut bytes = vec![0; usize::try_from(LONGEST_TEXT).unwrap_or_default()];
-    let read = io::read_at(&file, &mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(String::from_utf8(bytes)
-        .ok()
-        .filter(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'))))
 }
