@@ -19,6 +19,7 @@ mod page;
 mod progress;
 mod store;
 mod system;
+mod trace;
 mod umount;
 mod unshare;
 
@@ -79,6 +80,7 @@ enum Command {
     Umount(umount::UmountArgs),
     List(list::ListArgs),
     Explain(explain::ExplainArgs),
+    Trace(trace::TraceArgs),
     Image(image::ImageArgs),
     Container(container::ContainerArgs),
     System(system::SystemArgs),
@@ -188,6 +190,7 @@ impl Cli {
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Explain(arguments) => arguments.run(),
+            Command::Trace(arguments) => arguments.run(),
             Command::Image(arguments) => arguments.run(self.root.as_deref()),
             Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),

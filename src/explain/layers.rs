@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use crate::format::Namespace;
 use crate::mount::layer::StoredLayer;
 use crate::mount::registry::Live;
-use crate::mount::{MountError, control};
+use crate::mount::{Entry, JsonPath, MountError, control};
 use crate::overlay::{FsyncMode, LayerConfig, Overlay, SetupError, UpperDirs, XattrNamespace};
 use crate::sys::{Errno, fusedev, stat, xattr};
 
@@ -151,6 +151,20 @@ impl Layers {
         })
     }
 
+    /// Opens the layers of a mount that has ended, as its entry in the list named them.
+    ///
+    /// # Errors
+    /// As [`Layers::open`].
+    pub fn of_entry(entry: &Entry) -> Result<Self, ExplainError> {
+        Self::open(&Named {
+            lower: entry.lower.path(),
+            upper: entry.upper.as_ref().map(JsonPath::path),
+            work: entry.work.as_ref().map(JsonPath::path),
+            marks: None,
+            read_only: entry.read_only,
+        })
+    }
+
     /// Opens the layers of a live mount.
     ///
     /// # Errors
@@ -161,11 +175,11 @@ impl Layers {
             path: merged.clone(),
             why: format!("the server, process {}, does not answer: {error}", live.entry.pid),
         })?;
-        let upper = live.entry.upper.as_ref().map(crate::mount::JsonPath::path);
+        let upper = live.entry.upper.as_ref().map(JsonPath::path);
         let mut layers = Self::open(&Named {
             lower: live.entry.lower.path(),
             upper: upper.clone(),
-            work: live.entry.work.as_ref().map(crate::mount::JsonPath::path),
+            work: live.entry.work.as_ref().map(JsonPath::path),
             marks: Some(marks),
             read_only: live.entry.read_only,
         })?;

@@ -2,7 +2,9 @@
 //!
 //! It lies in the runtime directory, which only its user can enter.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,10 +37,12 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
+    overlay: Arc<Overlay>,
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
+        super::listen::end(&self.overlay);
         if let Err(error) = std::fs::remove_file(&self.path) {
             log::debug!("{}: {error}", self.path.display());
         }
@@ -61,6 +65,13 @@ pub fn listen(path: PathBuf, overlay: Arc<Overlay>) -> Result<Control, MountErro
     }
     let listener =
         UnixListener::bind(&path).map_err(MountError::io("cannot make the control socket", &path))?;
+    // Whatever the umask; the directory is private already.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))
+        .map_err(MountError::io("cannot make the control socket private", &path))?;
+    let control = Control {
+        path: path.clone(),
+        overlay: Arc::clone(&overlay),
+    };
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
@@ -72,10 +83,10 @@ pub fn listen(path: PathBuf, overlay: Arc<Overlay>) -> Result<Control, MountErro
             }
         })
         .map_err(MountError::io("cannot start a thread for", &path))?;
-    Ok(Control { path })
+    Ok(control)
 }
 
-fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
+fn answer(stream: UnixStream, overlay: &Arc<Overlay>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
@@ -89,6 +100,7 @@ fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
                 copied_bytes: stats.copied_bytes.load(Relaxed),
             })?
         }
+        "trace" => return super::listen::tell(stream, overlay),
         "marks" => serde_json::json!({ "user": overlay.marks() == Namespace::User }).to_string(),
         other => serde_json::json!({ "error": format!("unknown request '{other}'") }).to_string(),
     };

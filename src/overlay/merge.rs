@@ -50,6 +50,14 @@ impl Source {
     }
 }
 
+/// Why a name shows nothing, in words.
+pub fn nothing_words(upper: &InUpper) -> &'static str {
+    match upper {
+        InUpper::Whiteout => "a whiteout in the upper",
+        _ => "neither layer has it",
+    }
+}
+
 /// Whether the lower has to be asked at all (K20, K21, K24).
 pub fn upper_decides(upper: &InUpper) -> bool {
     match upper {
@@ -87,6 +95,10 @@ pub fn view(upper: &InUpper, lower: &InLower) -> Result<Option<Source>> {
         }
     })
 }
+
+/// Why a directory is not moved, in words.
+pub const KEEPS_ITS_PLACE: &str =
+    "a directory with a part in the lower, which would not come along: nothing is copied up";
 
 /// Which call, or calls, carry out a rename (K91).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use super::dirs::Layer;
 use super::look::Found;
 use super::merge::{self, InLower, InUpper, RemovePlan};
 use super::node::{Lower, Node, NodeId};
+use super::trace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::{Errno, Result, creds, dirent, stat, xattr};
 
@@ -72,6 +73,7 @@ impl Overlay {
         }
         let plan = merge::plan_remove(in_upper, in_lower);
         log::debug!("remove {}: {}", parent.path_of(name), plan.words());
+        trace::decided(plan.words());
         match plan {
             RemovePlan::Whiteout => self.work()?.link_whiteout(&dir, name)?,
             RemovePlan::Replace => self.replace_by_whiteout(&dir, name, directory)?,

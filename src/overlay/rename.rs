@@ -8,6 +8,7 @@ use super::Overlay;
 use super::dirs::Layer;
 use super::merge::{self, InUpper, RenameCase, RenamePlan};
 use super::node::{Node, NodeId};
+use super::trace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, creds};
@@ -119,6 +120,7 @@ impl Overlay {
             _ => {}
         }
         if from.stays() || exchange && to.stays() {
+            trace::decided(merge::KEEPS_ITS_PLACE);
             return Err(Errno::XDEV);
         }
         if !exchange
@@ -151,6 +153,7 @@ impl Overlay {
             to.parent.path_of(to.name),
             plan.words()
         );
+        trace::decided(plan.words());
         if source.is_dir() {
             self.make_opaque_for(&from_dir, from.name, &to.parent)?;
         }
@@ -178,6 +181,13 @@ impl Overlay {
             let _still = (source.is_dir() || to.is_dir()).then(|| self.dirs.hold_still());
             at::rename_at(&from_dir, from.name, &to_dir, to.name, how)?;
             self.record(from, to, exchange);
+        }
+        if !Arc::ptr_eq(&from.parent, &to.parent) {
+            // Their `..` is another one now.
+            let moved = [Some(source), to.node.as_ref().filter(|_| exchange)];
+            for dir in moved.into_iter().flatten().filter(|node| node.is_dir()) {
+                self.listing_changed(dir);
+            }
         }
         if plan == RenamePlan::SwapAndClear
             && let Err(errno) = at::unlink_at(&from_dir, from.name)

@@ -17,6 +17,7 @@
 )]
 
 mod builder;
+mod caches;
 mod cli;
 mod common;
 #[cfg(feature = "fault-injection")]
@@ -31,3 +32,4 @@ mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod trace;
