@@ -1,6 +1,5 @@
 //! The lesson: as root and as a user, beside the kernel's overlay, as a page, on a terminal, and cut short.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -9,12 +8,18 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use plyfs::lesson::model::{Action, Change, Sort, entry, tree};
+use plyfs::lesson::model::{Change, Sort, entry, tree};
 use plyfs::lesson::{Lesson, model};
 
 use crate::common::layers::{kernel_overlay_works, mounts_below, ours_is_plyfs, run};
 use crate::common::*;
 use crate::rootless::{UID, open_device};
+
+mod kernel;
+mod page;
+
+use kernel::beside_the_kernel;
+use page::{readable_text, stands_alone};
 
 const PLYFS: &str = env!("CARGO_BIN_EXE_plyfs");
 /// Set for every process of a lesson, to find those that are left.
@@ -287,176 +292,6 @@ fn a_walk_as_root_and_its_page() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("nowhere/page.html"));
     assert_eq!(fs::read_to_string(place.dir.join("page.html")).unwrap(), page);
-}
-
-/// What is compared of a name: its sort, content and whether it is opaque.
-type Facts = BTreeMap<Vec<u8>, (Sort, Option<String>, bool)>;
-
-fn facts(found: &model::Tree) -> Facts {
-    let there = |entry: &&model::Entry| entry.change != Some(Change::Removed);
-    let fact = |entry: &model::Entry| {
-        (
-            entry.path.0.clone(),
-            (
-                entry.sort,
-                entry.text.clone(),
-                entry.marks.iter().any(|mark| mark == "opaque"),
-            ),
-        )
-    };
-    found.entries.iter().filter(there).map(fact).collect()
-}
-
-/// Runs the commands of the walk, up to the crash, on the kernel's overlay, and compares layers and view after each.
-fn beside_the_kernel(lesson: &Lesson) {
-    use plyfs::lesson::shot::View;
-    let layers = Layers::new();
-    let base = layers.base().join("room");
-    fs::create_dir(&base).unwrap();
-    let mut mounted = None;
-    let mut compared = 0;
-    for step in lesson.steps.iter().take_while(|step| step.name != "crash") {
-        for scene in &step.scenes {
-            match scene.action {
-                Action::Mount => {
-                    let options = format!("lowerdir={0}/L,upperdir={0}/U,workdir={0}/W", base.display());
-                    mounted = Some(
-                        layers::try_mount(Fs::Kernel, options.as_ref(), &base.join("M"))
-                            .map_err(|refused| format!("{refused:?}"))
-                            .unwrap(),
-                    );
-                }
-                Action::Shell => {
-                    let output = Command::new("sh")
-                        .args(["-c", &scene.command])
-                        .env("LC_ALL", "C")
-                        .current_dir(&base)
-                        .output()
-                        .unwrap();
-                    assert_eq!(output.status.code(), scene.status, "{}", scene.command);
-                    // Inode numbers, dates and names of temporaries differ.
-                    if !scene.command.starts_with("ls -l") {
-                        let said = [output.stdout, output.stderr].concat();
-                        assert_eq!(String::from_utf8_lossy(&said), scene.said, "{}", scene.command);
-                    }
-                }
-                Action::Call => {
-                    let words: Vec<&str> = scene.command.split('"').collect();
-                    let done = sys::rename(base.join(words[1]), base.join(words[3]));
-                    assert_eq!(done, Err(sys::EXDEV), "{}", scene.command);
-                    assert!(scene.said.starts_with("EXDEV"), "{}", scene.said);
-                }
-                Action::Unmount | Action::Server => panic!("{}", scene.command),
-            }
-            for label in ["L", "U", "M"] {
-                let ours = tree(&scene.trees, label).unwrap();
-                if ours.absent.is_some() {
-                    continue;
-                }
-                let view = View {
-                    label,
-                    role: "",
-                    origins: None,
-                };
-                let theirs = view.look(&base.join(label)).unwrap();
-                assert_eq!(
-                    facts(ours),
-                    facts(&theirs.tree),
-                    "{label} after {}",
-                    scene.command
-                );
-                compared += 1;
-            }
-        }
-    }
-    assert!(compared > 50, "{compared}");
-    mounted.unwrap().umount();
-}
-
-/// Checks that tags are closed in order, and that the page asks for nothing from elsewhere.
-fn stands_alone(page: &str) {
-    assert!(page.starts_with("<!DOCTYPE html>"));
-    for word in [
-        "http://", "https://", " src=", "<link", "url(", "@import", "<iframe", "<img",
-    ] {
-        assert!(!page.contains(word), "{word}");
-    }
-    assert!(page.contains("default-src 'none'"));
-    assert!(page.contains("prefers-color-scheme: dark") && page.contains("prefers-reduced-motion"));
-    assert!(page.contains("<html lang=\"en\">") && page.contains("name=\"viewport\""));
-    let mut open: Vec<&str> = Vec::new();
-    let mut ids = std::collections::BTreeSet::new();
-    for (tag, text) in tags(page) {
-        assert!(
-            !text.contains('>') || matches!(open.last(), Some(&"script" | &"style")),
-            "{text}"
-        );
-        let name = tag
-            .trim_start_matches('/')
-            .split(|c: char| !c.is_ascii_alphanumeric())
-            .next()
-            .unwrap();
-        if tag.starts_with('!') || matches!(name, "meta" | "input" | "br") {
-            continue;
-        }
-        if tag.starts_with('/') {
-            assert_eq!(open.pop(), Some(name), "closed");
-        } else {
-            if let Some(id) = tag.split(" id=\"").nth(1).and_then(|rest| rest.split('"').next()) {
-                assert!(ids.insert(id), "id {id} twice");
-            }
-            open.push(name);
-        }
-    }
-    assert_eq!(open, Vec::<&str>::new(), "left open");
-    for target in page.split("href=\"#").skip(1) {
-        let target = target.split('"').next().unwrap();
-        assert!(ids.contains(target), "#{target}");
-    }
-}
-
-/// Each tag, and the text in front of it. The insides of scripts and styles are text.
-fn tags(page: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    let mut rest = page;
-    while let Some(start) = rest.find('<') {
-        let raw = found
-            .last()
-            .map(|(tag, _): &(&str, &str)| *tag)
-            .filter(|tag| matches!(*tag, "script" | "style"));
-        let start = raw.map_or(start, |tag| rest.find(&format!("</{tag}")).unwrap());
-        let end = start + rest[start..].find('>').expect("a tag ends");
-        found.push((&rest[start + 1..end], &rest[..start]));
-        rest = &rest[end + 1..];
-    }
-    found
-}
-
-/// The text that is seen where no script runs, white space squeezed.
-fn readable_text(page: &str) -> String {
-    let mut text = String::new();
-    let mut hidden = 0_usize;
-    for (tag, before) in tags(page) {
-        let closes = tag.starts_with('/');
-        let is_div = tag.trim_start_matches('/').starts_with("div");
-        let skipped = tag == "/script" || tag == "/style" || tag == "/title";
-        if hidden == 0 && !skipped {
-            text.push_str(before);
-            text.push(' ');
-        }
-        // What only slides show is in a hidden div.
-        if hidden > 0 && is_div {
-            hidden = if closes { hidden - 1 } else { hidden + 1 };
-        } else if is_div && tag.ends_with(" hidden") {
-            hidden = 1;
-        }
-    }
-    let text = text
-        .replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&quot;", "\"")
-        .replace("&amp;", "&");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Runs the lesson as an ordinary user, after `prepare`, and answers what it printed.
