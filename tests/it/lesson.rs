@@ -1,6 +1,5 @@
 //! The lesson: as root and as a user, beside the kernel's overlay, as a page, on a terminal, and cut short.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -9,12 +8,19 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use plyfs::lesson::model::{Action, Change, Sort, entry, tree};
+use plyfs::lesson::model::{Change, Sort, entry, tree};
 use plyfs::lesson::{Lesson, model};
 
 use crate::common::layers::{kernel_overlay_works, mounts_below, ours_is_plyfs, run};
 use crate::common::*;
 use crate::rootless::{UID, open_device};
+
+mod kernel;
+mod own;
+mod page;
+
+use kernel::beside_the_kernel;
+use page::{readable_text, stands_alone};
 
 const PLYFS: &str = env!("CARGO_BIN_EXE_plyfs");
 /// Set for every process of a lesson, to find those that are left.
@@ -287,268 +293,6 @@ fn a_walk_as_root_and_its_page() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("nowhere/page.html"));
     assert_eq!(fs::read_to_string(place.dir.join("page.html")).unwrap(), page);
-}
-
-/// What is compared of a name: its sort, content and whether it is opaque.
-type Facts = BTreeMap<Vec<u8>, (Sort, Option<String>, bool)>;
-
-fn facts(found: &model::Tree) -> Facts {
-    let there = |entry: &&model::Entry| entry.change != Some(Change::Removed);
-    let fact = |entry: &model::Entry| {
-        (
-            entry.path.0.clone(),
-            (
-                entry.sort,
-                entry.text.clone(),
-                entry.marks.iter().any(|mark| mark == "opaque"),
-            ),
-        )
-    };
-    found.entries.iter().filter(there).map(fact).collect()
-}
-
-/// Runs the commands of the walk, up to the crash, on the kernel's overlay, and compares layers and view after each.
-fn beside_the_kernel(lesson: &Lesson) {
-    use plyfs::lesson::shot::View;
-    let layers = Layers::new();
-    let base = layers.base().join("room");
-    fs::create_dir(&base).unwrap();
-    let mut mounted = None;
-    let mut compared = 0;
-    for step in lesson.steps.iter().take_while(|step| step.name != "crash") {
-        for scene in &step.scenes {
-            match scene.action {
-                Action::Mount => {
-                    let options = format!("lowerdir={0}/L,upperdir={0}/U,workdir={0}/W", base.display());
-                    mounted = Some(
-                        layers::try_mount(Fs::Kernel, options.as_ref(), &base.join("M"))
-                            .map_err(|refused| format!("{refused:?}"))
-                            .unwrap(),
-                    );
-                }
-                Action::Shell => {
-                    let output = Command::new("sh")
-                        .args(["-c", &scene.command])
-                        .env("LC_ALL", "C")
-                        .current_dir(&base)
-                        .output()
-                        .unwrap();
-                    assert_eq!(output.status.code(), scene.status, "{}", scene.command);
-                    // Inode numbers, dates and names of temporaries differ.
-                    if !scene.command.starts_with("ls -l") {
-                        let said = [output.stdout, output.stderr].concat();
-                        assert_eq!(String::from_utf8_lossy(&said), scene.said, "{}", scene.command);
-                    }
-                }
-                Action::Call => {
-                    let words: Vec<&str> = scene.command.split('"').collect();
-                    let done = sys::rename(base.join(words[1]), base.join(words[3]));
-                    assert_eq!(done, Err(sys::EXDEV), "{}", scene.command);
-                    assert!(scene.said.starts_with("EXDEV"), "{}", scene.said);
-                }
-                Action::Unmount | Action::Server => panic!("{}", scene.command),
-            }
-            for label in ["L", "U", "M"] {
-                let ours = tree(&scene.trees, label).unwrap();
-                if ours.absent.is_some() {
-                    continue;
-                }
-                let theirs = View::new(label, "").look(&base.join(label)).unwrap();
-                assert_eq!(
-                    facts(ours),
-                    facts(&theirs.tree),
-                    "{label} after {}",
-                    scene.command
-                );
-                compared += 1;
-            }
-        }
-    }
-    assert!(compared > 50, "{compared}");
-    mounted.unwrap().umount();
-}
-
-/// Checks that tags are closed in order, and that the page asks for nothing from elsewhere.
-fn stands_alone(page: &str) {
-    assert!(page.starts_with("<!DOCTYPE html>"));
-    for word in [
-        "http://", "https://", " src=", "<link", "url(", "@import", "<iframe", "<img",
-    ] {
-        assert!(!page.contains(word), "{word}");
-    }
-    assert!(page.contains("default-src 'none'"));
-    assert!(page.contains("prefers-color-scheme: dark") && page.contains("prefers-reduced-motion"));
-    assert!(page.contains("<html lang=\"en\">") && page.contains("name=\"viewport\""));
-    let mut open: Vec<&str> = Vec::new();
-    let mut ids = std::collections::BTreeSet::new();
-    for (tag, text) in tags(page) {
-        assert!(
-            !text.contains('>') || matches!(open.last(), Some(&"script" | &"style")),
-            "{text}"
-        );
-        let name = tag
-            .trim_start_matches('/')
-            .split(|c: char| !c.is_ascii_alphanumeric())
-            .next()
-            .unwrap();
-        if tag.starts_with('!') || matches!(name, "meta" | "input" | "br") {
-            continue;
-        }
-        if tag.starts_with('/') {
-            assert_eq!(open.pop(), Some(name), "closed");
-        } else {
-            if let Some(id) = tag.split(" id=\"").nth(1).and_then(|rest| rest.split('"').next()) {
-                assert!(ids.insert(id), "id {id} twice");
-            }
-            open.push(name);
-        }
-    }
-    assert_eq!(open, Vec::<&str>::new(), "left open");
-    for target in page.split("href=\"#").skip(1) {
-        let target = target.split('"').next().unwrap();
-        assert!(ids.contains(target), "#{target}");
-    }
-}
-
-/// Each tag, and the text in front of it. The insides of scripts and styles are text.
-fn tags(page: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    let mut rest = page;
-    while let Some(start) = rest.find('<') {
-        let raw = found
-            .last()
-            .map(|(tag, _): &(&str, &str)| *tag)
-            .filter(|tag| matches!(*tag, "script" | "style"));
-        let start = raw.map_or(start, |tag| rest.find(&format!("</{tag}")).unwrap());
-        let end = start + rest[start..].find('>').expect("a tag ends");
-        found.push((&rest[start + 1..end], &rest[..start]));
-        rest = &rest[end + 1..];
-    }
-    found
-}
-
-/// The text that is seen where no script runs, white space squeezed.
-fn readable_text(page: &str) -> String {
-    let mut text = String::new();
-    let mut hidden = 0_usize;
-    for (tag, before) in tags(page) {
-        let closes = tag.starts_with('/');
-        let is_div = tag.trim_start_matches('/').starts_with("div");
-        let skipped = tag == "/script" || tag == "/style" || tag == "/title";
-        if hidden == 0 && !skipped {
-            text.push_str(before);
-            text.push(' ');
-        }
-        // What only slides show is in a hidden div.
-        if hidden > 0 && is_div {
-            hidden = if closes { hidden - 1 } else { hidden + 1 };
-        } else if is_div && tag.ends_with(" hidden") {
-            hidden = 1;
-        }
-    }
-    let text = text
-        .replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&quot;", "\"")
-        .replace("&amp;", "&");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[test]
-fn a_page_of_ones_own_layers() {
-    use plyfs::explain::{Layers as Explained, Named};
-    let name = "a_page_of_ones_own_layers";
-    if !can_run(name) {
-        return;
-    }
-    let layers = Layers::new().with_lower(&[
-        dir("etc"),
-        file("etc/motd", "hello"),
-        file("etc/<b>&\"'", "odd"),
-        dir("etc/deep"),
-        file("etc/deep/unseen", ""),
-        dir("old"),
-        file("old/o", ""),
-        dir("srv"),
-        file("srv/data", ""),
-        file("gone", ""),
-        symlink("link", "etc/motd"),
-    ]);
-    let mounted = layers.mount(Fs::Plyfs, &[]);
-    sys::put(layers.merged.join("etc/motd"), "hello\nKEEP-THIS-SECRET\n").unwrap();
-    sys::put(layers.merged.join("new"), "").unwrap();
-    sys::unlink(layers.merged.join("gone")).unwrap();
-    fs::remove_dir_all(layers.merged.join("old")).unwrap();
-    fs::create_dir(layers.merged.join("old")).unwrap();
-    let base = layers.base();
-    let plyfs = |arguments: &[&str]| {
-        let mut command = Command::new(PLYFS);
-        command.args(["explain", "--html", "page.html"]).args(arguments);
-        command.current_dir(base).stdin(Stdio::null()).output().unwrap()
-    };
-    let page = |arguments: &[&str]| {
-        assert_eq!(ok(&plyfs(arguments)), "");
-        let page = fs::read_to_string(base.join("page.html")).unwrap();
-        stands_alone(&page);
-        assert!(!page.contains("KEEP-THIS-SECRET"), "the content of a file");
-        page
-    };
-    let live = page(&["m/etc/motd", "m/srv", "m/gone"]);
-    let text = readable_text(&live);
-    for part in [
-        "/etc/motd Shows what the upper has.",
-        "/gone Shows nothing, by a whiteout (ENOENT).",
-        "old/ opaque",
-    ] {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-
-    // The trees are those of the view, as far as they are opened.
-    let explained = Explained::open(&Named {
-        lower: layers.lower.clone(),
-        upper: Some(layers.upper.clone()),
-        ..Named::default()
-    })
-    .unwrap();
-    let told = ["etc/motd", "srv", "gone"].map(|path| explained.explain(path.as_ref()).unwrap());
-    let trees = plyfs::lesson::seen::trees(&explained, &told).unwrap();
-    let shown = |tree: &model::Tree| -> Vec<(Vec<u8>, Sort, u64)> {
-        let entries = tree.entries.iter();
-        entries
-            .map(|entry| (entry.path.0.clone(), entry.sort, entry.size))
-            .collect()
-    };
-    let real = plyfs::lesson::shot::View::new("M", "")
-        .look(&layers.merged)
-        .unwrap();
-    let mut real = shown(&real.tree);
-    real.retain(|(path, ..)| path != b"etc/deep/unseen");
-    // Of a directory in the layers the size is another than in the view.
-    let sized = |mut list: Vec<(Vec<u8>, Sort, u64)>| {
-        for (_, sort, size) in &mut list {
-            *size = if *sort == Sort::Directory { 0 } else { *size };
-        }
-        list
-    };
-    assert_eq!(sized(shown(tree(&trees, "M").unwrap())), sized(real));
-    let answers = |path: &str| entry(&trees, "M", path).unwrap().answers;
-    assert_eq!(answers("etc"), Some(model::Answers::Both));
-    assert_eq!(answers("old"), Some(model::Answers::Upper));
-    assert_eq!(answers("link"), Some(model::Answers::Lower));
-    assert!(entry(&trees, "L", "gone").unwrap().hidden && entry(&trees, "L", "old").unwrap().hidden);
-    assert_eq!(entry(&trees, "U", "new").unwrap().change, Some(Change::Added));
-    assert!(matches!(
-        entry(&trees, "U", "etc/motd").unwrap().change,
-        Some(Change::Copied(_))
-    ));
-
-    // The same without a mount, and a lone lower; what lies in no view leaves an old page alone.
-    mounted.umount();
-    page(&["--lower", "l", "--upper", "u", "etc/motd"]);
-    let lone = page(&["--lower", "l", "etc"]);
-    assert!(readable_text(&lone).contains("the view is read-only"));
-    assert_eq!(plyfs(&["m/etc/motd"]).status.code(), Some(1));
-    assert_eq!(fs::read_to_string(base.join("page.html")).unwrap(), lone);
 }
 
 /// Runs the lesson as an ordinary user, after `prepare`, and answers what it printed.
