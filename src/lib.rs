@@ -26,13 +26,15 @@
 //! 7. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
 //! 8. [`store`]: images, layers and containers on disk.
-//! 9. [`cli`]: what a person typed.
+//! 9. [`lesson`]: a walk through the rules that a teacher can show.
+//! 10. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
 pub mod explain;
 pub mod format;
 pub mod fuse;
+pub mod lesson;
 pub mod mount;
 pub mod overlay;
 pub mod store;
@@ -45,8 +47,8 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 9] = [
-        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "store", "cli",
+    const STOREYS: [&str; 10] = [
+        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "store", "lesson", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 4] = ["overlay", "fuse", "mount", "explain"];

@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Failure;
 use super::output::{bytes, print, print_json};
+use super::page::NewPage;
+use super::{Failure, explain_page};
 use crate::explain::{
-    Answer, Change, ExplainError, Explanation, Layers, Named, Operation, RealFile, Rule, Step, find,
+    Answer, Change, Copied, ExplainError, Explanation, Layers, Named, Operation, RealFile, Rule, Step, find,
 };
 use crate::format::Namespace;
+use crate::lesson::seen;
 
 const EXAMPLES: &str = "\
 Examples:
   plyfs explain ~/view/etc/motd
   plyfs explain --lower /srv/base --upper changes etc/motd usr/bin
+  plyfs explain --html view.html ~/view
   plyfs explain ~/view/old --json | jq -r '.[].operations[] | [.change, .errno]'
 
 For each name on the way: which layer answers, and why; the real files, with
@@ -55,11 +58,15 @@ pub(super) struct ExplainArgs {
     /// For programs.
     #[arg(long)]
     json: bool,
+    /// Write one self-contained page for a browser: the trees of the layers and the view, and the explanations.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    html: Option<PathBuf>,
 }
 
 impl ExplainArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         env_logger::init();
+        let page = self.html.as_deref().map(NewPage::create).transpose()?;
         let mut told = Vec::new();
         let mut failed = false;
         let mut views = HashMap::new();
@@ -80,7 +87,19 @@ impl ExplainArgs {
                 }
             }
         }
-        if self.json {
+        if let Some(page) = page {
+            let layers = match &named {
+                Some(layers) => Some(layers),
+                // One page, one view: where several were asked for there is no one set of trees.
+                None if views.len() > 1 => {
+                    return Err(Failure::usage("--html shows one view: the paths lie in several"));
+                }
+                None => views.values().next(),
+            };
+            if let Some(layers) = layers {
+                page.keep(&explain_page::page(&told, &seen::trees(layers, &told)?))?;
+            }
+        } else if self.json {
             print_json(&told)?;
         } else {
             let texts: Vec<_> = told.iter().map(for_people).collect();
@@ -169,7 +188,7 @@ fn for_people(told: &Explanation) -> Vec<u8> {
     page.text
 }
 
-fn headline(told: &Explanation) -> String {
+pub(super) fn headline(told: &Explanation) -> String {
     let errno = told.errno.as_deref().unwrap_or_default();
     match told.answer {
         Answer::Merged => "a directory merged of both layers".to_owned(),
@@ -209,21 +228,29 @@ fn files(page: &mut Page, step: &Step) {
     }
     if let Some(copied) = &step.copied {
         let when = copied.when.as_deref().unwrap_or("at a time that is not kept");
-        let differs = copied.differs.as_ref().map_or(String::new(), |differs| {
-            if differs.is_empty() {
-                "; nothing differs".to_owned()
-            } else {
-                format!("; different since: {}", differs.join(", "))
-            }
-        });
-        let text = format!("from inode {} of the lower, {when}{differs}", copied.from);
+        let text = format!(
+            "from inode {} of the lower, {when}{}",
+            copied.from,
+            differences(copied)
+        );
         page.line("    copied", FILE, text);
         page.line("", FILE, format!("by {}", copied.by));
     }
 }
 
+/// What is different from the lower's object since it was copied up.
+pub(super) fn differences(copied: &Copied) -> String {
+    copied.differs.as_ref().map_or(String::new(), |differs| {
+        if differs.is_empty() {
+            "; nothing differs".to_owned()
+        } else {
+            format!("; different since: {}", differs.join(", "))
+        }
+    })
+}
+
 /// Handles are long, and mean something to the kernel only.
-fn shortened(value: &str) -> String {
+pub(super) fn shortened(value: &str) -> String {
     const MOST: usize = 24;
     match value.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}...", value.get(..at).unwrap_or(value)),
@@ -231,7 +258,7 @@ fn shortened(value: &str) -> String {
     }
 }
 
-fn details(file: &RealFile) -> String {
+pub(super) fn details(file: &RealFile) -> String {
     let mut text = format!(
         "{}, inode {}, mode {}, owner {}:{}",
         file.kind, file.inode, file.mode, file.uid, file.gid
@@ -254,15 +281,21 @@ fn details(file: &RealFile) -> String {
     text
 }
 
+/// A change, as the end of "if it were".
+pub(super) fn label(change: Change) -> &'static str {
+    match change {
+        Change::OpenForWriting => "opened to write",
+        Change::Unlink => "unlinked",
+        Change::Rename => "renamed",
+        Change::Rmdir => "taken by rmdir",
+        Change::Chmod => "given a mode",
+        Change::Create => "made",
+    }
+}
+
 fn change(page: &mut Page, operation: &Operation) {
-    let mut label = match operation.change {
-        Change::OpenForWriting => "    opened to write",
-        Change::Unlink => "    unlinked",
-        Change::Rename => "    renamed",
-        Change::Rmdir => "    taken by rmdir",
-        Change::Chmod => "    given a mode",
-        Change::Create => "    made",
-    };
+    let words = format!("    {}", label(operation.change));
+    let mut label = words.as_str();
     let errno = operation
         .errno
         .as_ref()

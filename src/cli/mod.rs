@@ -5,14 +5,17 @@
 
 mod container;
 mod explain;
+mod explain_page;
 mod generate;
 mod image;
 mod inspect;
 mod layer;
+mod lesson;
 mod limits;
 mod list;
 mod mount;
 mod output;
+mod page;
 mod progress;
 mod store;
 mod system;
@@ -82,6 +85,7 @@ enum Command {
     Container(container::ContainerArgs),
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
+    Lesson(lesson::LessonArgs),
     Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -191,6 +195,7 @@ impl Cli {
             Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
+            Command::Lesson(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),

@@ -26,6 +26,7 @@ mod differential;
 mod explain;
 mod fuzz;
 mod layer_lower;
+mod lesson;
 mod oracles;
 mod rootless;
 mod rules;
