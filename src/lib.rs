@@ -25,10 +25,12 @@
 //! 6. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
 //! 7. [`store`]: images, layers and containers on disk.
-//! 8. [`cli`]: what a person typed.
+//! 8. [`compare`]: the same operations on two ways to mount, compared.
+//! 9. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
+pub mod compare;
 pub mod format;
 pub mod fuse;
 pub mod mount;
@@ -43,8 +45,8 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 8] = [
-        "sys", "format", "overlay", "fuse", "mount", "builder", "store", "cli",
+    const STOREYS: [&str; 9] = [
+        "sys", "format", "overlay", "fuse", "mount", "builder", "store", "compare", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 3] = ["overlay", "fuse", "mount"];

@@ -79,6 +79,9 @@ enum Command {
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
     Unshare(unshare::UnshareArgs),
+    /// A process of 'plyfs compare' that does the steps.
+    #[command(name = crate::compare::WORKER, hide = true)]
+    CompareWorker,
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -186,6 +189,7 @@ impl Cli {
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
+            Command::CompareWorker => Ok(crate::compare::worker()?),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

@@ -14,6 +14,7 @@ pub mod handle;
 pub mod io;
 pub mod memory;
 pub mod namespaces;
+pub(crate) mod plain;
 pub mod stat;
 pub mod xattr;
 

@@ -5,10 +5,13 @@
 pub struct Rng(u64);
 
 impl Rng {
+    /// Begins with `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x9e37_79b9_7f4a_7c15)
     }
 
+    /// The next number.
+    #[allow(clippy::should_implement_trait)] // it never ends
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -31,8 +34,15 @@ impl Rng {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
+    /// One of them; none if there is none.
+    pub fn one_of<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        let at = self.below(from.len());
+        from.get(at)
+    }
+
+    /// One of them, of which there should be at least one.
+    pub fn pick<T: Copy + Default>(&mut self, from: &[T]) -> T {
+        self.one_of(from).copied().unwrap_or_default()
     }
 
     /// An index, each as often as its weight says.

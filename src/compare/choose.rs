@@ -80,7 +80,8 @@ impl Generator {
     /// Spells a path for the current worker.
     pub(super) fn spell(&mut self, path: &Bytes) -> Bytes {
         self.model.heat(path);
-        let cwd = &self.cwd[self.who];
+        let here = self.cwd.get(self.who).cloned().unwrap_or_default();
+        let cwd = &here;
         if path == cwd {
             return Bytes::from(if self.rng.chance(50) || path.0.is_empty() {
                 "."
@@ -91,7 +92,7 @@ impl Generator {
         if cwd.0.is_empty() && self.rng.chance(80) {
             return path.clone();
         }
-        if let Some([b'/', rest @ ..]) = path.0.strip_prefix(&cwd.0[..])
+        if let Some([b'/', rest @ ..]) = path.0.strip_prefix(cwd.0.as_slice())
             && !cwd.0.is_empty()
             && self.rng.chance(85)
         {
@@ -127,7 +128,7 @@ impl Generator {
         let some = self.model.existing(&mut self.rng, None).unwrap_or_default();
         match self.rng.below(8) {
             0 => some.join(b"n1"),
-            1 => Bytes([&some.0[..], b"/"].concat()),
+            1 => Bytes([some.0.as_slice(), b"/"].concat()),
             2 => some.join(b".."),
             3 => some.join(b"../f"),
             4 => self.dir().join(&[b'T'; 256]),
@@ -166,22 +167,18 @@ impl Generator {
     }
 
     pub(super) fn slot(&mut self, held: Held) -> Slot {
-        let fitting: Vec<Slot> = (0..SLOTS)
-            .filter(|&s| self.slots[self.who][s as usize] == Some(held))
-            .collect();
+        let fitting: Vec<Slot> = (0..SLOTS).filter(|&s| self.held(s) == Some(held)).collect();
         if fitting.is_empty() || self.rng.chance(2) {
             // Most likely not open at all; but a file call must never meet a directory.
-            let empty: Vec<Slot> = (0..SLOTS)
-                .filter(|&s| self.slots[self.who][s as usize].is_none())
-                .collect();
+            let empty: Vec<Slot> = (0..SLOTS).filter(|&s| self.held(s).is_none()).collect();
             return empty.first().or(fitting.first()).copied().unwrap_or(0);
         }
-        *self.rng.pick(&fitting)
+        self.rng.pick(&fitting)
     }
 
     /// Never -1 for both: such a chown does not reach a FUSE server, so that the kernel's copy-up has no match.
     pub(super) fn ids(&mut self) -> (u32, u32) {
-        let (uid, gid) = (*self.rng.pick(IDS), *self.rng.pick(IDS));
+        let (uid, gid) = (self.rng.pick(IDS), self.rng.pick(IDS));
         if (uid, gid) == (u32::MAX, u32::MAX) {
             (uid, 1001)
         } else {
@@ -190,13 +187,13 @@ impl Generator {
     }
 
     pub(super) fn mode(&mut self) -> u32 {
-        *self.rng.pick(MODES)
+        self.rng.pick(MODES)
     }
 
     pub(super) fn fill(&mut self) -> Fill {
         Fill {
             seed: self.rng.below(90) as u8,
-            len: *self.rng.pick(SIZES),
+            len: self.rng.pick(SIZES),
         }
     }
 
@@ -205,20 +202,20 @@ impl Generator {
             0 => When::Omit,
             1 | 2 => When::Now,
             _ => When::At(
-                *self.rng.pick(SECONDS),
-                *self.rng.pick(&[0, 1, 500_000_000, 999_999_999]),
+                self.rng.pick(SECONDS),
+                self.rng.pick(&[0, 1, 500_000_000, 999_999_999]),
             ),
         }
     }
 
     pub(super) fn xattr_name(&mut self) -> Bytes {
-        Bytes::from(*self.rng.pick(XATTRS))
+        Bytes::from(self.rng.pick(XATTRS))
     }
 
     pub(super) fn xattr_value(&mut self, name: &Bytes) -> Bytes {
         let odd = self.rng.chance(8);
-        Bytes(match (&name.0[..], self.rng.below(4)) {
-            _ if odd => vec![b'v'; *self.rng.pick(&[0usize, 300, 70_000])],
+        Bytes(match (name.0.as_slice(), self.rng.below(4)) {
+            _ if odd => vec![b'v'; self.rng.pick(&[0usize, 300, 70_000])],
             (b"security.capability", _) => nasty::CAPABILITY.to_vec(),
             (name, 0) if name.starts_with(b"system.") => nasty::acl_minimal(),
             (name, 1) if name.starts_with(b"system.") => nasty::acl_with_group(),

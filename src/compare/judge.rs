@@ -3,23 +3,25 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::accepted::{self, Counts};
 use super::bytes::Bytes;
-use super::known::{self, Counts};
 use super::op::{Call, Look, PEOPLE, Slot};
 use super::outcome::{Named, Outcome, Seen, Value};
-use super::sys::{Stat, Time, errno_name};
+use super::pair::Pair;
 use super::tree::Tree;
+use crate::sys::plain::{Stat, Time, errno_name};
 
 /// Something that differs and is not accepted.
 #[derive(Clone, Debug)]
 pub struct Difference {
     /// Call and field, without names or numbers: two differences with one signature are probably one fault.
     pub signature: String,
+    /// Who said what.
     pub text: String,
 }
 
 impl Difference {
-    pub fn new(signature: impl Into<String>, text: impl Into<String>) -> Self {
+    pub(super) fn new(signature: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             signature: signature.into(),
             text: text.into(),
@@ -44,7 +46,7 @@ pub struct Judge {
     /// st_ino of the reference to that of the other, and back. None where numbers may come back.
     pub(super) pairs: Option<[HashMap<u64, u64>; 2]>,
     /// Numbers of the lower's hard-link groups, on each side.
-    pub(super) groups: [HashSet<u64>; 2],
+    pub(super) groups: Pair<HashSet<u64>>,
     /// When a name was last made, deleted or renamed, by step.
     touched: HashMap<Vec<u8>, usize>,
     last_touch: usize,
@@ -80,12 +82,12 @@ impl Judge {
     }
 
     /// New layers, or layers changed sides: numbers seen so far mean nothing any more.
-    pub fn new_layers(&mut self, lowers: [&Tree; 2]) {
+    pub fn new_layers(&mut self, lowers: &Pair<&Tree>) {
         if let Some(pairs) = &mut self.pairs {
             *pairs = Default::default();
         }
         self.shared.clear();
-        self.groups = lowers.map(|tree| {
+        self.groups = lowers.each(|tree| {
             let stats = tree.iter().filter_map(|entry| entry.stat.as_ref().ok());
             stats
                 .filter(|st| !st.is_dir() && st.nlink > 1)
@@ -100,10 +102,16 @@ impl Judge {
         worker: u8,
         call: &Call,
         look: Look,
-        [a, b]: [&Outcome; 2],
+        a: &Outcome,
+        b: &Outcome,
     ) -> Verdict {
         self.keep_book(at, worker, call, a.result.is_ok() || b.result.is_ok());
-        if matches!(call, Call::Open { .. }) && PEOPLE[worker as usize].uid != 0 && a.result.is_ok() {
+        if matches!(call, Call::Open { .. })
+            && PEOPLE
+                .get(usize::from(worker))
+                .is_some_and(|person| person.uid != 0)
+            && a.result.is_ok()
+        {
             let opened = a.seen.iter().filter(|seen| seen.what.starts_with("fd "));
             self.shared.extend(
                 opened
@@ -194,23 +202,23 @@ impl Judge {
                 match call {
                     // The kernel has copied the directory up by now.
                     Call::Open { .. } if tmpfile && one == 0 && other == libc::EOPNOTSUPP => {
-                        self.counts.add(known::NO_TMPFILE);
+                        self.counts.add(accepted::NO_TMPFILE);
                         return Some(Verdict::End);
                     }
                     _ if one == 0 && other == libc::ETXTBSY => {
-                        self.counts.add(known::SETUID_WHILE_OPEN);
+                        self.counts.add(accepted::SETUID_WHILE_OPEN);
                         return Some(Verdict::End);
                     }
                     Call::MmapRead { .. } if one == libc::EFAULT && other == 0 => {
-                        self.counts.add(known::OLD_MAPPING);
+                        self.counts.add(accepted::OLD_MAPPING);
                         return Some(Verdict::Same);
                     }
                     Call::GetFlags { .. } if other == libc::ENOTTY => {
-                        self.counts.add(known::NO_FLAGS);
+                        self.counts.add(accepted::NO_FLAGS);
                         return Some(Verdict::Same);
                     }
                     Call::Rmdir { .. } if one == libc::ENOTEMPTY && other == 0 => {
-                        self.counts.add(known::STRAY_WHITEOUTS);
+                        self.counts.add(accepted::STRAY_WHITEOUTS);
                         return Some(Verdict::End);
                     }
                     _ => {}
@@ -219,11 +227,11 @@ impl Judge {
                 let nameless =
                     !call.slots().is_empty() || call.paths().iter().all(|p| p.name().starts_with(b"."));
                 if one == libc::ENOTDIR && other == libc::ESTALE && nameless {
-                    self.counts.add(known::STALE_METADATA);
+                    self.counts.add(accepted::STALE_METADATA);
                     return Some(Verdict::Same);
                 }
                 // A deleted lower file cannot be copied up by name: EEXIST, or another object is hit.
-                if let [slot] = call.slots()[..]
+                if let [slot] = *call.slots()
                     && !matches!(call, Call::Open { .. } | Call::LinkSlot { .. })
                 {
                     let of_lower = a
@@ -231,7 +239,7 @@ impl Judge {
                         .iter()
                         .any(|seen| seen.before.as_ref().is_ok_and(|st| st.nlink > 0));
                     if one == libc::EEXIST || (one == 0 && other == libc::ESTALE && of_lower) {
-                        self.counts.add(known::STALE_METADATA);
+                        self.counts.add(accepted::STALE_METADATA);
                         let alike = one != 0 && other != 0;
                         return Some(if alike {
                             Verdict::PutAway(slot)
@@ -270,12 +278,12 @@ impl Judge {
             }
             // Where a stream is cut may depend on names that are hidden or came in the middle.
             (Value::Part(_) | Value::Names { .. }, Value::Part(_) | Value::Names { .. }) if a != b => {
-                self.counts.add(known::MOVING_DIRECTORY);
+                self.counts.add(accepted::MOVING_DIRECTORY);
                 Ok(())
             }
             (Value::Number(_), Value::Number(_)) if matches!(call, Call::SeekNames { .. }) => Ok(()),
             (Value::Data { .. }, Value::Data { .. }) if a != b && matches!(call, Call::MmapRead { .. }) => {
-                self.counts.add(known::OLD_MAPPING);
+                self.counts.add(accepted::OLD_MAPPING);
                 Ok(())
             }
             (Value::Data { .. }, Value::Data { .. }) if a != b => {
@@ -302,18 +310,18 @@ impl Judge {
         for one in a {
             match ours.get(&one.name) {
                 Some(other) if other.exists == one.exists && (other.agrees || !one.agrees) => {}
-                _ if moving(self, &one.name) => self.counts.add(known::MOVING_DIRECTORY),
+                _ if moving(self, &one.name) => self.counts.add(accepted::MOVING_DIRECTORY),
                 Some(other) => {
                     return Err(("names".into(), format!("listed: {one:?} against {other:?}")));
                 }
-                None if !one.exists => self.counts.add(known::HIDDEN_WHITEOUT),
+                None if !one.exists => self.counts.add(accepted::HIDDEN_WHITEOUT),
                 None => return Err(("name missing".into(), format!("{:?} is not listed", one.name))),
             }
         }
         for other in b {
             if !theirs.contains(&other.name) {
                 if moving(self, &other.name) {
-                    self.counts.add(known::MOVING_DIRECTORY);
+                    self.counts.add(accepted::MOVING_DIRECTORY);
                 } else {
                     return Err(("name too many".into(), format!("{:?} is listed", other.name)));
                 }
@@ -395,18 +403,18 @@ impl Judge {
         }
         field("mtime", self.time(a.mtime), self.time(b.mtime));
         if fell {
-            self.counts.add(known::SHARED_SETUID);
+            self.counts.add(accepted::SHARED_SETUID);
         } else if locking {
-            self.counts.add(known::LOCKING_BIT);
+            self.counts.add(accepted::LOCKING_BIT);
         }
         // Only what is no name, but a descriptor or a working directory, can be gone and still be asked.
         let gone = of_slot || what.contains('.');
-        let group = self.groups[0].contains(&a.ino) || self.groups[1].contains(&b.ino);
+        let group = self.groups.a.contains(&a.ino) || self.groups.b.contains(&b.ino);
         if a.nlink != b.nlink {
             if gone && b.nlink == 0 {
-                self.counts.add(known::DELETED_LINKS);
+                self.counts.add(accepted::DELETED_LINKS);
             } else if group {
-                self.counts.add(known::GROUP_LINKS);
+                self.counts.add(accepted::GROUP_LINKS);
             } else {
                 wrong.push(("nlink", format!("{what}: nlink {} against {}", a.nlink, b.nlink)));
             }
@@ -434,9 +442,9 @@ impl Judge {
             return Ok(());
         }
         // The reference split a group, or gave a cut name a new number, where ours did not.
-        let of_group = self.groups[0].contains(&told_back) || self.groups[1].contains(&b.ino);
+        let of_group = self.groups.a.contains(&told_back) || self.groups.b.contains(&b.ino);
         if told == b.ino && of_group {
-            self.counts.add(known::CUT_LINK_NUMBER);
+            self.counts.add(accepted::CUT_LINK_NUMBER);
             return Ok(());
         }
         Err((

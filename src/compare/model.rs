@@ -156,15 +156,14 @@ impl Model {
                 .filter(|p| self.kind(p).is_some() && fits(p))
                 .collect();
             if !hot.is_empty() {
-                return Some((*rng.pick(&hot)).clone());
+                return rng.one_of(&hot).map(|path| (*path).clone());
             }
         }
         // A big directory must not take all the attention.
         for _ in 0..20 {
-            if self.live.is_empty() {
+            let Some((path, found)) = rng.one_of(&self.live) else {
                 break;
-            }
-            let (path, found) = rng.pick(&self.live);
+            };
             let dull = path.0.starts_with(b"many/") || path.0.starts_with(b"odd/level0/");
             if kind.is_none_or(|k| k == *found) && (!dull || rng.chance(8)) {
                 return Some(path.clone());
@@ -175,16 +174,12 @@ impl Model {
 
     pub fn gone(&self, rng: &mut Rng) -> Option<Bytes> {
         let gone: Vec<&Bytes> = self.gone.iter().collect();
-        if gone.is_empty() {
-            None
-        } else {
-            Some((*rng.pick(&gone)).clone())
-        }
+        rng.one_of(&gone).map(|path| (*path).clone())
     }
 }
 
 fn below<'a>(top: &Bytes, path: &'a Bytes) -> Option<&'a [u8]> {
-    let rest = path.0.strip_prefix(&top.0[..])?;
+    let rest = path.0.strip_prefix(top.0.as_slice())?;
     match rest {
         [] => Some(rest),
         [b'/', rest @ ..] => Some(rest),

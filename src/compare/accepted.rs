@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 /// One accepted difference.
+#[derive(Debug, serde::Serialize)]
 pub struct Known {
     /// The rule of the specification, with a letter where one rule has several.
     pub id: &'static str,
+    /// What differs, and why that is accepted.
     pub reason: &'static str,
 }
 
@@ -24,6 +26,7 @@ pub const SHARED_SETUID: &str = "K103r";
 pub const FAILED_RENAME: &str = "K93";
 pub const MOVING_DIRECTORY: &str = "K52";
 
+/// All accepted differences.
 pub const TABLE: &[Known] = &[
     Known {
         id: HIDDEN_WHITEOUT,
@@ -85,17 +88,22 @@ pub const TABLE: &[Known] = &[
 
 /// How often each filter was used.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(pub BTreeMap<&'static str, u64>);
+pub struct Counts(pub(super) BTreeMap<&'static str, u64>);
 
 impl Counts {
-    pub fn add(&mut self, id: &'static str) {
+    pub(super) fn add(&mut self, id: &'static str) {
         *self.0.entry(id).or_default() += 1;
     }
 
-    pub fn merge(&mut self, other: &Counts) {
+    pub(super) fn merge(&mut self, other: &Counts) {
         for (id, count) in &other.0 {
             *self.0.entry(id).or_default() += count;
         }
+    }
+
+    /// Each difference that was met, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(id, count)| (*id, *count))
     }
 
     /// One line for each filter that was used.
@@ -111,6 +119,7 @@ impl Counts {
     }
 }
 
+#[cfg(test)]
 #[test]
 fn every_filter_is_explained_once() {
     for (index, known) in TABLE.iter().enumerate() {

@@ -369,9 +369,18 @@ pub enum Event {
 /// A whole program: everything that is needed to run it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Program {
+    /// What it was made from.
     pub seed: u64,
-    pub layers: Layers,
-    pub events: Vec<Event>,
+    pub(super) layers: Layers,
+    pub(super) events: Vec<Event>,
+}
+
+impl Program {
+    /// How many events it has.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
 }
 
 /// The processes that do the steps. Two of root with their own directories and umasks, three of others.

@@ -112,7 +112,7 @@ impl Search<'_> {
     /// Steps without looking around, by the first worker, read more easily.
     fn simplify(&mut self, program: &mut Program) {
         for at in 0..program.events.len() {
-            let Event::Step { worker, look, call } = program.events[at].clone() else {
+            let Some(Event::Step { worker, look, call }) = program.events.get(at).cloned() else {
                 continue;
             };
             let simpler = [(0, Look::No), (worker, Look::No), (0, look)];
@@ -122,11 +122,13 @@ impl Search<'_> {
                     look,
                     call: call.clone(),
                 };
-                if event == program.events[at] {
+                if program.events.get(at) == Some(&event) {
                     continue;
                 }
                 let mut tried = program.clone();
-                tried.events[at] = event;
+                if let Some(place) = tried.events.get_mut(at) {
+                    *place = event;
+                }
                 if self.fails(&tried) {
                     *program = tried;
                     break;
@@ -144,7 +146,12 @@ fn reduce<T: Clone>(mut items: Vec<T>, fails: &mut dyn FnMut(&[T]) -> bool) -> V
         let mut cut = false;
         while at < items.len() {
             let end = (at + piece).min(items.len());
-            let rest: Vec<T> = items[..at].iter().chain(&items[end..]).cloned().collect();
+            let rest: Vec<T> = items
+                .iter()
+                .take(at)
+                .chain(items.iter().skip(end))
+                .cloned()
+                .collect();
             if fails(&rest) {
                 items = rest;
                 cut = true;
@@ -163,6 +170,7 @@ fn reduce<T: Clone>(mut items: Vec<T>, fails: &mut dyn FnMut(&[T]) -> bool) -> V
     items
 }
 
+#[cfg(test)]
 #[test]
 fn reduction_keeps_what_is_needed() {
     let needed = [3, 40, 77];

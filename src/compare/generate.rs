@@ -89,8 +89,13 @@ impl Generator {
         }
         self.pending = None;
         let which = self.rng.weighted(WEIGHTS.iter().map(|(weight, _)| *weight));
-        let call = WEIGHTS[which].1(self);
-        let mut look = [Look::No, Look::Yes, Look::Times][self.rng.weighted([40, 52, 8].into_iter())];
+        let (_, make) = WEIGHTS.get(which)?;
+        let call = make(self);
+        let mut look = match self.rng.weighted([40, 52, 8].into_iter()) {
+            0 => Look::No,
+            1 => Look::Yes,
+            _ => Look::Times,
+        };
         // The judge must know whether a descriptor is of a deleted lower object (K72), and who has what open (K103).
         let changes = matches!(
             call,
@@ -118,11 +123,27 @@ impl Generator {
         }
         match &effect {
             Effect::Opened { slot, dir } => {
-                self.slots[self.who][*slot as usize] = Some(if *dir { Held::Dir } else { Held::File });
+                self.hold(*slot, Some(if *dir { Held::Dir } else { Held::File }));
             }
-            Effect::Closed { slot } => self.slots[self.who][*slot as usize] = None,
-            Effect::Went(path) => self.cwd[self.who] = path.clone(),
+            Effect::Closed { slot } => self.hold(*slot, None),
+            Effect::Went(path) => {
+                if let Some(cwd) = self.cwd.get_mut(self.who) {
+                    cwd.clone_from(path);
+                }
+            }
             other => self.model.apply(other),
+        }
+    }
+
+    /// What the current worker holds in a slot, as far as is known.
+    pub(super) fn held(&self, slot: Slot) -> Option<Held> {
+        self.slots.get(self.who)?.get(usize::from(slot)).copied()?
+    }
+
+    fn hold(&mut self, slot: Slot, held: Option<Held>) {
+        let slots = self.slots.get_mut(self.who);
+        if let Some(place) = slots.and_then(|slots| slots.get_mut(usize::from(slot))) {
+            *place = held;
         }
     }
 
@@ -139,8 +160,11 @@ impl Generator {
     }
 
     fn open(&mut self) -> Call {
-        let access =
-            [libc::O_RDONLY, libc::O_RDWR, libc::O_WRONLY][self.rng.weighted([45, 40, 15].into_iter())];
+        let access = match self.rng.weighted([45, 40, 15].into_iter()) {
+            0 => libc::O_RDONLY,
+            1 => libc::O_RDWR,
+            _ => libc::O_WRONLY,
+        };
         // Never wait for the other end of a fifo.
         let mut flags = access | libc::O_NONBLOCK;
         let want_dir = self.rng.chance(15);
@@ -192,8 +216,8 @@ impl Generator {
 
     fn slot_io(&mut self) -> Call {
         let slot = self.slot(Held::File);
-        let at = *self.rng.pick(OFFSETS);
-        let len = *self.rng.pick(SIZES);
+        let at = self.rng.pick(OFFSETS);
+        let len = self.rng.pick(SIZES);
         match self.rng.below(26) {
             0..=2 => Call::Read { slot, len },
             3..=5 => Call::Pread { slot, at, len },
@@ -208,8 +232,8 @@ impl Generator {
             },
             13 => Call::Seek {
                 slot,
-                to: *self.rng.pick(&[0, 5, 4096, -3]),
-                whence: *self.rng.pick(&[libc::SEEK_SET, libc::SEEK_CUR, libc::SEEK_END]),
+                to: self.rng.pick(&[0, 5, 4096, -3]),
+                whence: self.rng.pick(&[libc::SEEK_SET, libc::SEEK_CUR, libc::SEEK_END]),
             },
             14 | 15 => Call::SeekSparse {
                 slot,
@@ -218,12 +242,12 @@ impl Generator {
             },
             16 | 17 => Call::Ftruncate {
                 slot,
-                len: *self.rng.pick(LENGTHS),
+                len: self.rng.pick(LENGTHS),
             },
             18 | 19 => {
                 // COLLAPSE, INSERT and UNSHARE are refused by FUSE itself, where the overlay drops setuid first (K115).
-                let mode = *self.rng.pick(&[0, 0, 1, 1, 3, 3, 2, 0x10, 0x11]);
-                let len = *self.rng.pick(&[0, 1, 100, 4096, 70_000]);
+                let mode = self.rng.pick(&[0, 0, 1, 1, 3, 3, 2, 0x10, 0x11]);
+                let len = self.rng.pick(&[0, 1, 100, 4096, 70_000]);
                 Call::Fallocate { slot, mode, at, len }
             }
             20 => Call::MmapRead { slot, at, len },
@@ -233,7 +257,7 @@ impl Generator {
                 data: self.fill(),
             },
             23 | 24 => {
-                let (to, to_at) = (self.slot(Held::File), *self.rng.pick(OFFSETS));
+                let (to, to_at) = (self.slot(Held::File), self.rng.pick(OFFSETS));
                 Call::CopyRange {
                     from: slot,
                     from_at: at,
@@ -278,7 +302,7 @@ impl Generator {
                     slot,
                     name,
                     value,
-                    flags: *self.rng.pick(&[0, 0, 1, 2]),
+                    flags: self.rng.pick(&[0, 0, 1, 2]),
                 }
             }
             8 => Call::Fgetxattr {
@@ -295,13 +319,13 @@ impl Generator {
             }
             10 | 11 => Call::Flock {
                 slot,
-                how: *self.rng.pick(&[libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN]),
+                how: self.rng.pick(&[libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN]),
             },
             12 => Call::Lock {
                 slot,
-                kind: *self.rng.pick(&[libc::F_RDLCK, libc::F_WRLCK, libc::F_UNLCK]),
-                at: *self.rng.pick(&[0, 5, 100]),
-                len: *self.rng.pick(&[0, 10, 1]),
+                kind: self.rng.pick(&[libc::F_RDLCK, libc::F_WRLCK, libc::F_UNLCK]),
+                at: self.rng.pick(&[0, 5, 100]),
+                len: self.rng.pick(&[0, 10, 1]),
                 of_file: self.rng.chance(50),
             },
             _ => Call::GetFlags { slot },
@@ -313,262 +337,12 @@ impl Generator {
         if self.rng.chance(30) {
             return Call::SeekNames {
                 slot,
-                nth: *self.rng.pick(&[0, 0, 1, 2, 5, 100]),
+                nth: self.rng.pick(&[0, 0, 1, 2, 5, 100]),
             };
         }
         Call::NextNames {
             slot,
-            count: *self.rng.pick(&[1, 2, 3, 10, 100, 2000]),
-        }
-    }
-
-    fn read_file(&mut self) -> Call {
-        let path = self.old(Some(Kind::File));
-        Call::ReadFile {
-            path: self.spell(&path),
-        }
-    }
-
-    fn write_file(&mut self) -> Call {
-        let make = self.rng.chance(55);
-        let path = if make {
-            self.free()
-        } else {
-            self.old(Some(Kind::File))
-        };
-        let mut flags = libc::O_WRONLY | libc::O_NONBLOCK | if make { libc::O_CREAT } else { 0 };
-        flags |= *self
-            .rng
-            .pick(&[0, libc::O_TRUNC, libc::O_TRUNC, libc::O_APPEND, libc::O_EXCL]);
-        if make {
-            self.pending = Some(Effect::Made(path.clone(), Kind::File));
-        }
-        let mode = *self.rng.pick(&[0o666, 0o666, 0o644, 0o600, 0o777, 0o4711]);
-        Call::WriteFile {
-            path: self.spell(&path),
-            flags,
-            mode,
-            data: self.fill(),
-        }
-    }
-
-    fn truncate(&mut self) -> Call {
-        let path = self.old(Some(Kind::File));
-        Call::Truncate {
-            path: self.spell(&path),
-            len: *self.rng.pick(LENGTHS),
-        }
-    }
-
-    fn mkdir(&mut self) -> Call {
-        let path = self.free();
-        self.pending = Some(Effect::Made(path.clone(), Kind::Dir));
-        let mode = *self
-            .rng
-            .pick(&[0o777, 0o777, 0o755, 0o700, 0o2775, 0o1777, 0o000]);
-        Call::Mkdir {
-            path: self.spell(&path),
-            mode,
-        }
-    }
-
-    fn mknod(&mut self) -> Call {
-        let path = self.free();
-        let (kind, major, minor) = *self.rng.pick(&[
-            (libc::S_IFIFO, 0, 0),
-            (libc::S_IFSOCK, 0, 0),
-            (libc::S_IFCHR, 0, 0),
-            (libc::S_IFCHR, 1, 3),
-            (libc::S_IFBLK, 240, 7),
-            (libc::S_IFBLK, 0, 0),
-            (libc::S_IFREG, 0, 0),
-            (0, 0, 0),
-        ]);
-        self.pending = Some(Effect::Made(path.clone(), Kind::of(kind)));
-        Call::Mknod {
-            path: self.spell(&path),
-            mode: kind | self.mode(),
-            major,
-            minor,
-        }
-    }
-
-    fn symlink(&mut self) -> Call {
-        let path = self.free();
-        let target = match self.rng.below(6) {
-            0 => Bytes::from("nowhere"),
-            1 => Bytes::from(&[b'a'; 4000][..]),
-            2 => Bytes([b"/", &self.old(None).0[..]].concat()),
-            _ => Bytes::from(self.old(None).name()),
-        };
-        self.pending = Some(Effect::Made(path.clone(), Kind::Symlink));
-        Call::Symlink {
-            target,
-            path: self.spell(&path),
-        }
-    }
-
-    fn link(&mut self) -> Call {
-        let any = self.rng.chance(30);
-        let from = self.old(if any { None } else { Some(Kind::File) });
-        let to = self.free();
-        self.pending = Some(Effect::Linked(from.clone(), to.clone()));
-        Call::Link {
-            from: self.spell(&from),
-            to: self.spell(&to),
-            follow: self.rng.chance(20),
-        }
-    }
-
-    fn unlink(&mut self) -> Call {
-        let any = self.rng.chance(40);
-        let path = self.old(if any { None } else { Some(Kind::File) });
-        self.pending = Some(Effect::Gone(path.clone()));
-        Call::Unlink {
-            path: self.spell(&path),
-        }
-    }
-
-    fn rmdir(&mut self) -> Call {
-        let kind = self.rng.chance(95).then_some(Kind::Dir);
-        let path = self.old(kind);
-        self.pending = Some(Effect::Gone(path.clone()));
-        Call::Rmdir {
-            path: self.spell(&path),
-        }
-    }
-
-    fn rename(&mut self) -> Call {
-        let kind = [Some(Kind::File), Some(Kind::Dir), None][self.rng.weighted([45, 30, 25].into_iter())];
-        let from = self.old(kind);
-        let to = if self.rng.chance(45) {
-            self.old(self.model.kind(&from))
-        } else {
-            self.free()
-        };
-        let flags = [
-            0,
-            libc::RENAME_NOREPLACE,
-            libc::RENAME_EXCHANGE,
-            libc::RENAME_WHITEOUT,
-            0x80,
-            3,
-        ][self.rng.weighted([70, 8, 18, 2, 1, 1].into_iter())];
-        self.pending = Some(if flags == libc::RENAME_EXCHANGE {
-            Effect::Exchanged(from.clone(), to.clone())
-        } else {
-            Effect::Moved(from.clone(), to.clone())
-        });
-        Call::Rename {
-            from: self.spell(&from),
-            to: self.spell(&to),
-            flags,
-        }
-    }
-
-    fn chmod(&mut self) -> Call {
-        let path = self.old(None);
-        // Directories that nobody can enter end the fun.
-        let mut mode = self.mode();
-        if self.model.kind(&path) == Some(Kind::Dir) && self.rng.chance(80) {
-            mode |= 0o755;
-        }
-        Call::Chmod {
-            path: self.spell(&path),
-            mode,
-        }
-    }
-
-    fn chown(&mut self) -> Call {
-        let path = self.old(None);
-        let (uid, gid) = self.ids();
-        Call::Chown {
-            path: self.spell(&path),
-            uid,
-            gid,
-            follow: self.rng.chance(40),
-        }
-    }
-
-    fn utimens(&mut self) -> Call {
-        let path = self.old(None);
-        let (access, modify) = (self.when(), self.when());
-        Call::Utimens {
-            path: self.spell(&path),
-            access,
-            modify,
-            follow: self.rng.chance(50),
-        }
-    }
-
-    fn xattr(&mut self) -> Call {
-        let path = self.old(None);
-        let path = self.spell(&path);
-        let follow = self.rng.chance(60);
-        let name = self.xattr_name();
-        match self.rng.below(10) {
-            0..=4 => {
-                let value = self.xattr_value(&name);
-                Call::SetXattr {
-                    path,
-                    name,
-                    value,
-                    flags: *self.rng.pick(&[0, 0, 0, 1, 2]),
-                    follow,
-                }
-            }
-            5 | 6 => Call::GetXattr { path, name, follow },
-            7 => Call::ListXattr { path, follow },
-            _ => Call::RemoveXattr { path, name, follow },
-        }
-    }
-
-    fn question(&mut self) -> Call {
-        let path = self.old(None);
-        let path = self.spell(&path);
-        match self.rng.below(10) {
-            0..=4 => Call::Stat {
-                path,
-                follow: self.rng.chance(40),
-            },
-            5 | 6 => Call::Access {
-                path,
-                mode: self.rng.below(8) as i32,
-                effective: self.rng.chance(30),
-            },
-            7 => Call::Statfs { path },
-            _ => {
-                let path = self.old(Some(Kind::Symlink));
-                Call::Readlink {
-                    path: self.spell(&path),
-                }
-            }
-        }
-    }
-
-    fn list(&mut self) -> Call {
-        let path = if self.rng.chance(90) {
-            self.dir()
-        } else {
-            self.old(None)
-        };
-        Call::List {
-            path: self.spell(&path),
-        }
-    }
-
-    fn chdir(&mut self) -> Call {
-        let path = self.dir();
-        let call = Call::Chdir {
-            path: self.spell(&path),
-        };
-        self.pending = Some(Effect::Went(path));
-        call
-    }
-
-    fn umask(&mut self) -> Call {
-        Call::Umask {
-            mask: *self.rng.pick(&[0o022, 0o077, 0, 0o002, 0o027]),
+            count: self.rng.pick(&[1, 2, 3, 10, 100, 2000]),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::op::Fill;
-use super::sys::{self, Answer, Of, check};
+use crate::sys::plain::{self as sys, Answer, Of};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Layers {
@@ -68,7 +68,11 @@ pub enum What {
 }
 
 /// Makes a layer in the empty directory `root` and gives everything a fixed old time.
-pub fn build(root: &Path, items: &[Item]) -> Answer<()> {
+pub fn build(root: &Path, items: &[Item]) -> Result<(), String> {
+    let times = |path: &Bytes, access, modify| {
+        set_times(path, access, modify)
+            .map_err(|e| format!("cannot set the times of {path:?}: {}", sys::errno_name(e)))
+    };
     let root = Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()));
     let full = |path: &Bytes| {
         if path.0.is_empty() {
@@ -88,22 +92,21 @@ pub fn build(root: &Path, items: &[Item]) -> Answer<()> {
             // The parent, or the thing to be changed, was left out.
             Err(libc::ENOENT | libc::ENOTDIR) => {}
             Err(errno) => {
-                eprintln!("cannot make {:?} of a layer: {}", item, sys::errno_name(errno));
-                return Err(errno);
+                return Err(format!("cannot make {item:?}: {}", sys::errno_name(errno)));
             }
         }
     }
     // Deepest last in, first out: making an entry changes its parent's time.
     for (index, path) in made.iter().enumerate().rev() {
         let at = 1_000_000_000 + index as i64 * 1009;
-        set_times(&full(path), (at - 77, 123_000_001), (at, 456_000_789))?;
+        times(&full(path), (at - 77, 123_000_001), (at, 456_000_789))?;
     }
-    set_times(&root, (999_999_900, 1), (999_999_999, 999_999_999))?;
+    times(&root, (999_999_900, 1), (999_999_999, 999_999_999))?;
     for item in items {
         if let What::Times { access, modify } = item.what {
             match set_times(&full(&item.path), access, modify) {
                 Ok(()) | Err(libc::ENOENT | libc::ENOTDIR) => {}
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(format!("cannot set times: {}", sys::errno_name(errno))),
             }
         }
     }
@@ -116,44 +119,34 @@ fn set_times(path: &Bytes, access: (i64, u32), modify: (i64, u32)) -> Answer<()>
         tv_nsec: i64::from(nsec),
     };
     let times = [spec(access), spec(modify)];
-    // SAFETY: valid string and two times.
-    check(unsafe {
-        libc::utimensat(
-            libc::AT_FDCWD,
-            path.c().as_ptr(),
-            times.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
-    })
-    .map(drop)
+    sys::utimens(&path.c(), &times, false)
 }
 
 /// True if a new name was made.
 fn make(path: &Bytes, what: &What, full: &dyn Fn(&Bytes) -> Bytes) -> Answer<bool> {
     let c = path.c();
-    // SAFETY, for each call: strings are valid.
     match what {
         What::Dir { mode } => {
-            check(unsafe { libc::mkdir(c.as_ptr(), 0o755) })?;
-            check(unsafe { libc::chmod(c.as_ptr(), *mode) })?;
+            sys::mkdir(&c, 0o755)?;
+            sys::chmod(&c, *mode)?;
         }
         What::File { mode, data } => write_pieces(path, *mode, &[(0, *data)], i64::from(data.len))?,
         What::Sparse { mode, pieces, size } => write_pieces(path, *mode, pieces, *size)?,
         What::Symlink { target } => {
-            check(unsafe { libc::symlink(target.c().as_ptr(), c.as_ptr()) })?;
+            sys::symlink(&target.c(), &c)?;
         }
         What::Node { mode, major, minor } => {
-            check(unsafe { libc::mknod(c.as_ptr(), *mode, libc::makedev(*major, *minor)) })?;
+            sys::mknod(&c, *mode, *major, *minor)?;
         }
         What::HardLink { to } => {
-            check(unsafe { libc::link(full(to).c().as_ptr(), c.as_ptr()) })?;
+            sys::link(&full(to).c(), &c, false)?;
         }
         What::Owner { uid, gid } => {
-            check(unsafe { libc::lchown(c.as_ptr(), *uid, *gid) })?;
+            sys::chown(&c, *uid, *gid, false)?;
             return Ok(false);
         }
         What::Mode { mode } => {
-            check(unsafe { libc::chmod(c.as_ptr(), *mode) })?;
+            sys::chmod(&c, *mode)?;
             return Ok(false);
         }
         What::Xattr { name, value } => {
@@ -170,13 +163,8 @@ fn write_pieces(path: &Bytes, mode: u32, pieces: &[(i64, Fill)], size: i64) -> A
     let fd = sys::open_at(libc::AT_FDCWD, &path.c(), flags, 0o600)?;
     for (at, data) in pieces {
         let bytes = data.bytes();
-        // SAFETY: an open descriptor and a buffer as long as told.
-        check(unsafe { libc::pwrite64(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), *at) })?;
+        sys::pwrite(fd.as_raw_fd(), *at, &bytes)?;
     }
-    // SAFETY: plain calls on an open descriptor.
-    unsafe {
-        check(libc::ftruncate64(fd.as_raw_fd(), size))?;
-        check(libc::fchmod(fd.as_raw_fd(), mode))?;
-    }
-    Ok(())
+    sys::ftruncate(fd.as_raw_fd(), size)?;
+    sys::fchmod(fd.as_raw_fd(), mode)
 }

@@ -1,10 +1,12 @@
 //! The processes that do the steps: each lives in a merged tree (chroot) as one user.
 //!
-//! A worker is this test binary started again; it reads requests from its standard input, a socket.
+//! A worker is the program `plyfs` with one word ([`ENTRY`]); it reads requests from its standard input, a socket.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -14,12 +16,11 @@ use super::bytes::Bytes;
 use super::calls::Hands;
 use super::op::{Call, Look, Person, Slot};
 use super::outcome::{Outcome, Seen};
-use super::sys::{self, Answer, check};
 use super::tree::{self, Tree};
+use crate::sys::plain::{self as sys, Answer};
 
-/// The name of the test function that a worker runs, and the variable that says it is one.
-pub const ENTRY: &str = "differential::worker_process";
-pub const MARK: &str = "PLYFS_DIFF_WORKER";
+/// The command that makes the program a worker.
+pub const ENTRY: &str = "compare-worker";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -62,11 +63,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn start() -> std::io::Result<Worker> {
+    pub fn start(program: &Path) -> std::io::Result<Worker> {
         let (ours, theirs) = UnixStream::pair()?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["--exact", ENTRY, "--ignored", "--nocapture", "--test-threads=1"])
-            .env(MARK, "1")
+        let child = Command::new(program)
+            .arg(ENTRY)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
@@ -124,7 +124,9 @@ fn write_message<T: Serialize>(wire: &mut UnixStream, message: &T) -> std::io::R
     let mut packet = vec![0u8; 4];
     serde_json::to_writer(&mut packet, message)?;
     let len = (packet.len() - 4) as u32;
-    packet[..4].copy_from_slice(&len.to_le_bytes());
+    for (place, byte) in packet.iter_mut().zip(len.to_le_bytes()) {
+        *place = byte;
+    }
     wire.write_all(&packet)
 }
 
@@ -136,10 +138,22 @@ fn read_message<T: DeserializeOwned>(wire: &mut UnixStream) -> std::io::Result<T
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// The life of a worker process. Returns when the engine closes the socket.
-pub fn live() {
-    // SAFETY: standard input is the socket that the engine gave us, used by nobody else.
-    let mut wire = unsafe { UnixStream::from_raw_fd(0) };
+/// The life of a worker process, until the engine closes the socket.
+///
+/// # Errors
+/// When standard input is no socket.
+pub fn live() -> std::io::Result<()> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    if !std::fs::File::from(input.try_clone()?)
+        .metadata()?
+        .file_type()
+        .is_socket()
+    {
+        return Err(std::io::Error::other(
+            "standard input is no socket: only 'plyfs compare' starts this",
+        ));
+    }
+    let mut wire = UnixStream::from(input);
     let mut hands: Option<Hands> = None;
     let mut root: Option<OwnedFd> = None;
     while let Ok(request) = read_message::<Request>(&mut wire) {
@@ -168,29 +182,15 @@ pub fn live() {
             break;
         }
     }
-    std::process::exit(0);
+    Ok(())
 }
 
 /// Moves into the merged tree and becomes the person.
 fn begin(place: &Bytes, person: Person) -> Answer<OwnedFd> {
-    // SAFETY: plain system calls with valid strings; libc sets the ids for all threads.
-    unsafe {
-        check(libc::chroot(place.c().as_ptr()))?;
-        check(libc::chdir(c"/".as_ptr()))?;
-        let fd = sys::open_at(libc::AT_FDCWD, c"/", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        let groups = [person.extra_group];
-        check(libc::setgroups(1, groups.as_ptr()))?;
-        check(libc::setresgid(person.gid, person.gid, person.gid))?;
-        check(libc::setresuid(person.uid, person.uid, person.uid))?;
-        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
-        libc::umask(person.umask);
-        let no_core = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        check(libc::setrlimit(libc::RLIMIT_CORE, &no_core))?;
-        Ok(fd)
-    }
+    sys::enter_root(&place.c())?;
+    let fd = sys::open_at(libc::AT_FDCWD, c"/", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    sys::become_person(person.uid, person.gid, person.extra_group, person.umask)?;
+    Ok(fd)
 }
 
 fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
@@ -203,7 +203,7 @@ fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
     let mut paths: Vec<Bytes> = Vec::new();
     for path in call.paths() {
         let parent = Bytes::from(if path.parent().is_empty() {
-            &b"."[..]
+            b"."
         } else {
             path.parent()
         });
@@ -230,7 +230,7 @@ fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
             .iter()
             .filter_map(|(_, stat)| stat.as_ref().ok())
             .flat_map(|st| [st.mtime, st.ctime]);
-        wait_for_tick(times.filter(|time| time.0 < 3_000_000_000).max());
+        sys::wait_for_tick(times.filter(|time| time.0 < 3_000_000_000).max());
     }
     let result = hands.perform(call);
     let after = glance(hands);
@@ -240,23 +240,4 @@ fn act(hands: &mut Hands, call: &Call, look: Look) -> Outcome {
         .map(|((what, before), (_, after))| Seen { what, before, after })
         .collect();
     Outcome { result, seen }
-}
-
-/// File times come from a clock that ticks some hundred times a second: a change within a tick moves nothing.
-fn wait_for_tick(latest: Option<sys::Time>) {
-    let coarse = || {
-        let mut now = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: a buffer to be filled in.
-        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) };
-        sys::Time(now.tv_sec, now.tv_nsec)
-    };
-    for _ in 0..100 {
-        if latest.is_none_or(|latest| latest < coarse()) {
-            break;
-        }
-        std::thread::sleep(Duration::from_micros(300));
-    }
 }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use super::bytes::Bytes;
 use super::outcome::{Named, Value};
-use super::sys::{self, Answer, Dirent, check};
+use crate::sys::plain::{self as sys, Answer, Dirent};
 
 /// One directory stream: what was read ahead, and what was handed out since the last rewind.
 #[derive(Default)]
@@ -39,9 +39,11 @@ impl Stream {
     /// seekdir to where telldir stood after `nth` names; what was seen beyond is forgotten.
     pub fn seek(&mut self, fd: RawFd, nth: u32) -> Answer<Value> {
         let nth = (nth as usize).min(self.given.len());
-        let cookie = nth.checked_sub(1).map_or(0, |last| self.given[last].next);
-        // SAFETY: plain call on a descriptor that may be bad.
-        let at = check(unsafe { libc::lseek64(fd, cookie, libc::SEEK_SET) })?;
+        let cookie = nth
+            .checked_sub(1)
+            .and_then(|last| self.given.get(last))
+            .map_or(0, |last| last.next);
+        let at = sys::seek(fd, cookie, libc::SEEK_SET)?;
         if at != cookie {
             self.trouble.push(format!("seek to {cookie} went to {at}"));
         }
@@ -71,9 +73,9 @@ impl Stream {
             });
         }
         names.sort_by(|a, b| a.name.cmp(&b.name));
-        for pair in names.windows(2) {
-            if pair[0].name == pair[1].name {
-                trouble.push(format!("{:?} came twice", pair[0].name));
+        for (one, next) in names.iter().zip(names.iter().skip(1)) {
+            if one.name == next.name {
+                trouble.push(format!("{:?} came twice", one.name));
             }
         }
         names.dedup_by(|a, b| a.name == b.name);

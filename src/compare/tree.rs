@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::outcome::hash;
-use super::sys::{self, Answer, Of, Stat};
+use crate::sys::plain::{self as sys, Answer, Of, Stat};
 
 /// Everything about one name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,10 @@ pub fn walk(root: &OwnedFd, data: bool) -> Tree {
     tree.push(here);
     descend(root, &Bytes::default(), data, &mut tree);
     // Of st_dev only this counts: whether it is that of the root (K41).
-    let dev = tree[0].stat.as_ref().map_or(0, |st| st.dev);
+    let dev = tree
+        .first()
+        .and_then(|root| root.stat.as_ref().ok())
+        .map_or(0, |st| st.dev);
     for entry in &mut tree {
         if let Ok(st) = &mut entry.stat {
             st.dev = u64::from(st.dev != dev);
@@ -41,17 +44,17 @@ pub fn walk(root: &OwnedFd, data: bool) -> Tree {
 }
 
 fn descend(dir: &OwnedFd, path: &Bytes, data: bool, tree: &mut Tree) {
-    let at = tree.len() - 1;
     let mut entries = match sys::list(dir) {
         Ok(entries) => entries,
         Err(errno) => {
-            tree[at].trouble = Some(format!("cannot be listed: {}", sys::errno_name(errno)));
+            trouble(tree, format!("cannot be listed: {}", sys::errno_name(errno)));
             return;
         }
     };
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        tree[at].trouble = Some(format!("lists {:?} twice", Bytes(pair[0].name.clone())));
+    let mut pairs = entries.iter().zip(entries.iter().skip(1));
+    if let Some((one, _)) = pairs.find(|(one, next)| one.name == next.name) {
+        trouble(tree, format!("lists {:?} twice", Bytes(one.name.clone())));
     }
     entries.dedup_by(|a, b| a.name == b.name);
     for dirent in entries {
@@ -68,15 +71,19 @@ fn descend(dir: &OwnedFd, path: &Bytes, data: bool, tree: &mut Tree) {
         let is_dir = found.stat.as_ref().is_ok_and(Stat::is_dir);
         tree.push(found);
         if is_dir {
-            let at = tree.len() - 1;
             let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
             match sys::open_at(dir.as_raw_fd(), &name, flags, 0) {
                 Ok(fd) => descend(&fd, &below, data, tree),
-                Err(errno) => {
-                    tree[at].trouble = Some(format!("cannot be opened: {}", sys::errno_name(errno)));
-                }
+                Err(errno) => trouble(tree, format!("cannot be opened: {}", sys::errno_name(errno))),
             }
         }
+    }
+}
+
+/// Says what is wrong with the directory that was entered last.
+fn trouble(tree: &mut Tree, what: String) {
+    if let Some(entry) = tree.last_mut() {
+        entry.trouble = Some(what);
     }
 }
 
@@ -129,8 +136,8 @@ fn entry(dir: &OwnedFd, name: &std::ffi::CStr, path: Bytes, data: bool) -> Entry
 
 /// Symlinks and special files have no descriptor to ask; there is no lgetxattr at a descriptor either.
 fn special_xattrs(dir: &OwnedFd, name: &std::ffi::CStr) -> Answer<Vec<(Bytes, Answer<Bytes>)>> {
-    // SAFETY: fchdir on an open directory; the walker is the only user of its working directory.
-    sys::check(unsafe { libc::fchdir(dir.as_raw_fd()) })?;
+    // The walker is the only user of its working directory.
+    sys::fchdir(dir.as_raw_fd())?;
     xattrs(Of::Link(name))
 }
 

@@ -263,7 +263,7 @@ fn odd_names(l: &mut Maker) {
         data: Fill { seed, len: 9 },
     };
     for (index, name) in [
-        &b"\xff\xfe"[..],
+        b"\xff\xfe".as_slice(),
         b"new\nline",
         b"spa ce",
         b"-rf",

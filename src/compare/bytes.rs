@@ -12,8 +12,7 @@ pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
     pub fn c(&self) -> CString {
-        let end = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
-        CString::new(&self.0[..end]).expect("cut at the first zero")
+        crate::sys::plain::c(&self.0)
     }
 
     /// The path up to its last component; empty when there is only one.
@@ -21,7 +20,7 @@ impl Bytes {
         let trimmed = trim_slashes(&self.0);
         match trimmed.iter().rposition(|&b| b == b'/') {
             Some(0) => b"/",
-            Some(at) => &trimmed[..at],
+            Some(at) => trimmed.get(..at).unwrap_or_default(),
             None => b"",
         }
     }
@@ -30,7 +29,7 @@ impl Bytes {
     pub fn name(&self) -> &[u8] {
         let trimmed = trim_slashes(&self.0);
         match trimmed.iter().rposition(|&b| b == b'/') {
-            Some(at) => &trimmed[at + 1..],
+            Some(at) => trimmed.get(at + 1..).unwrap_or_default(),
             None => trimmed,
         }
     }
@@ -50,7 +49,7 @@ fn trim_slashes(path: &[u8]) -> &[u8] {
         .iter()
         .rposition(|&b| b != b'/')
         .map_or(path.len().min(1), |at| at + 1);
-    &path[..end]
+    path.get(..end).unwrap_or_default()
 }
 
 impl From<&str> for Bytes {
@@ -124,6 +123,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+#[cfg(test)]
 #[test]
 fn every_byte_survives_the_escape() {
     let all = Bytes((0..=255).collect());

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
-use super::sys::{Answer, Stat, errno_name};
+use crate::sys::plain::{Answer, Stat, errno_name};
 
 /// A name in a directory, with what lstat says of it at that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub enum Value {
 
 impl Value {
     pub fn data(bytes: &[u8]) -> Value {
-        let head = Bytes(bytes[..bytes.len().min(24)].to_vec());
+        let head = Bytes(bytes.iter().take(24).copied().collect());
         Value::Data {
             len: bytes.len(),
             hash: hash(bytes),
@@ -89,12 +89,13 @@ impl fmt::Display for Outcome {
 /// A quick hash of content: eight bytes at a time.
 pub fn hash(bytes: &[u8]) -> u64 {
     let mut h = bytes.len() as u64 ^ 0x9e37_79b9_7f4a_7c15;
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        h = (h ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
+        h = (h ^ u64::from_le_bytes(*chunk))
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(23);
     }
-    for &b in chunks.remainder() {
+    for &b in rest {
         h = (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     h ^ (h >> 29)

@@ -1,20 +1,23 @@
 //! Runs one program on two systems in step.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::accepted::Counts;
+use super::bench::{Bench, Case, Place, c_path};
 use super::bytes::Bytes;
 use super::generate::Generator;
 use super::judge::{Difference, Judge, Verdict};
-use super::known::Counts;
 use super::layers::{self, Layers};
 use super::op::{Call, Event, Look, PEOPLE, Person};
 use super::outcome::Outcome;
-use super::sys;
-use super::system::{Bench, Case, Mounted, Place, System, c_path};
+use super::pair::{Pair, SIDES, Side};
 use super::tree::{self, Tree};
 use super::trees;
+use super::way::{Mounted, Way};
 use super::worker::{Lost, Reply, Request, Worker};
+use crate::sys::plain as sys;
 
 /// Where the events come from.
 pub enum Source<'a> {
@@ -43,42 +46,41 @@ pub struct Report {
 pub type Trouble = String;
 
 /// One system with its mount and its workers.
-struct Side {
+#[derive(Default)]
+struct Half {
     // Dropped in this order: a mount with workers in it is busy.
     workers: Vec<Worker>,
     mounted: Option<Mounted>,
 }
 
 pub struct Engine<'a> {
-    pub systems: [&'a dyn System; 2],
+    pub ways: Pair<&'a Way>,
+    /// The program that the workers are.
+    pub worker: &'a Path,
     pub bench: &'a Bench,
     /// How long a call may take.
     pub patience: Duration,
     /// Fields that are not compared.
     pub ignored: &'a [String],
+    /// Tells each step and both answers on standard error.
+    pub trace: bool,
 }
 
 impl Engine<'_> {
     pub fn run(&self, layers: &Layers, source: Source) -> Result<Report, Trouble> {
         let case = self.bench.case()?;
-        for side in 0..2 {
+        for side in SIDES {
             let place = case.place(side);
-            let make = |path: &Path, items| {
-                layers::build(path, items).map_err(|e| format!("layers: {}", sys::errno_name(e)))
-            };
-            make(&place.lower, &layers.lower)?;
-            make(&place.upper, &layers.upper)?;
+            layers::build(&place.lower, &layers.lower)?;
+            layers::build(&place.upper, &layers.upper)?;
         }
         let mut run = Run {
             engine: self,
             case: &case,
-            sides: [0, 1].map(|_| Side {
-                mounted: None,
-                workers: Vec::new(),
-            }),
+            halves: Pair::default(),
             swapped: false,
             judge: Judge::new(self.bench.numbers_are_unique(), self.ignored),
-            lowers: [0, 1].map(|side| look_at(&case.place(side).lower)),
+            lowers: Pair::make(|side| look_at(&case.place(side).lower)),
             report: Report {
                 end: End::Agreed,
                 events: Vec::new(),
@@ -114,11 +116,11 @@ impl From<Difference> for Stop {
 struct Run<'a> {
     engine: &'a Engine<'a>,
     case: &'a Case,
-    sides: [Side; 2],
+    halves: Pair<Half>,
     /// Each system has the layers of the other.
     swapped: bool,
     judge: Judge,
-    lowers: [Tree; 2],
+    lowers: Pair<Tree>,
     report: Report,
 }
 
@@ -126,9 +128,9 @@ impl Run<'_> {
     fn events(&mut self, mut source: Source) -> Result<(), Stop> {
         self.begin()?;
         let trees = self.walk()?;
-        self.judge.trees("at the start", &trees[0], &trees[1])?;
+        self.judge.trees("at the start", &trees.a, &trees.b)?;
         if let Source::Generate(generator) = &mut source {
-            generator.relearn(&trees[0]);
+            generator.relearn(&trees.a);
         }
         let mut at = 0;
         loop {
@@ -160,14 +162,15 @@ impl Run<'_> {
                     }
                     self.end()?;
                     self.layers_unmounted()?;
-                    if event == Event::Swap {
+                    let crosses = !self.engine.ignored.iter().any(|field| field == "cross-mount");
+                    if event == Event::Swap && crosses {
                         self.swapped = !self.swapped;
                     }
                     self.begin()?;
                     if let Source::Generate(generator) = &mut source {
                         generator.restarted();
                     }
-                    let what = if event == Event::Swap {
+                    let what = if event == Event::Swap && crosses {
                         "each on the layers of the other"
                     } else {
                         "after remount"
@@ -183,51 +186,77 @@ impl Run<'_> {
         self.layers_unmounted()
     }
 
-    fn place(&self, side: usize) -> Place {
-        self.case.place(if self.swapped { 1 - side } else { side })
+    fn place(&self, side: Side) -> Place {
+        self.case.place(self.layers_of(side))
     }
 
-    fn name(&self, side: usize) -> String {
-        self.engine.systems[side].name()
+    /// Whose layers a side has now.
+    fn layers_of(&self, side: Side) -> Side {
+        if self.swapped { side.other() } else { side }
+    }
+
+    fn name(&self, side: Side) -> String {
+        self.engine.ways.of(side).to_string()
+    }
+
+    /// What went wrong: trouble if it was on the side of the reference, else a difference.
+    fn fault(side: Side, signature: impl Into<String>, text: String) -> Stop {
+        match side {
+            Side::A => Stop::Trouble(text),
+            Side::B => Difference::new(signature, text).into(),
+        }
     }
 
     /// Mounts both and starts the workers.
     fn begin(&mut self) -> Result<(), Stop> {
-        for side in 0..2 {
-            match self.engine.systems[side].mount(&self.place(side)) {
-                Ok(mounted) => self.sides[side].mounted = Some(mounted),
-                Err(text) if side == 0 => return Err(Stop::Trouble(format!("the reference: {text}"))),
-                Err(text) => return Err(Difference::new("mount", text).into()),
+        for side in SIDES {
+            match self.engine.ways.of(side).mount(&self.place(side)) {
+                Ok(mounted) => self.halves.of_mut(side).mounted = Some(mounted),
+                Err(text) => return Err(Self::fault(side, "mount", text)),
             }
         }
-        let order = if self.swapped { [1, 0] } else { [0, 1] };
         if self.report.events.is_empty() || self.report.events.last() == Some(&Event::Swap) {
-            self.judge.new_layers(order.map(|side| &self.lowers[side]));
+            let lowers = match self.swapped {
+                false => self.lowers.each_ref(),
+                true => self.lowers.each_ref().turned(),
+            };
+            self.judge.new_layers(&lowers);
         }
-        let root = Person {
+        // One more for the walks, who sees everything.
+        let walker = Person {
+            uid: 0,
+            gid: 0,
+            extra_group: 0,
             umask: 0o022,
-            ..PEOPLE[0]
         };
-        for side in 0..2 {
-            let merged = Bytes::from(std::os::unix::ffi::OsStrExt::as_bytes(
-                self.place(side).merged.as_os_str(),
-            ));
-            for person in PEOPLE.into_iter().chain([root]) {
-                let mut worker = Worker::start().map_err(|e| Stop::Trouble(format!("a worker: {e}")))?;
-                self.sent(
-                    side,
-                    worker.send(&Request::Begin {
-                        root: merged.clone(),
-                        person,
-                    }),
-                )?;
-                self.sides[side].workers.push(worker);
+        for side in SIDES {
+            let merged = Bytes::from(self.place(side).merged.as_os_str().as_bytes());
+            for person in PEOPLE.into_iter().chain([walker]) {
+                let worker = Worker::start(self.engine.worker);
+                let mut worker = worker.map_err(|e| {
+                    Stop::Trouble(format!("cannot start {}: {e}", self.engine.worker.display()))
+                })?;
+                let begin = Request::Begin {
+                    root: merged.clone(),
+                    person,
+                };
+                let sent = worker.send(&begin);
+                self.halves.of_mut(side).workers.push(worker);
+                self.sent(side, sent)?;
             }
         }
-        for side in 0..2 {
-            for worker in 0..self.sides[side].workers.len() {
+        for side in SIDES {
+            for worker in 0..self.halves.of(side).workers.len() {
                 match self.receive(side, worker)? {
                     Reply::Ready(Ok(())) => {}
+                    Reply::Ready(Err(errno)) => {
+                        let text = format!(
+                            "nobody can enter the view of {}: {}",
+                            self.name(side),
+                            sys::errno_name(errno)
+                        );
+                        return Err(Self::fault(side, "entering", text));
+                    }
                     other => return Err(Stop::Trouble(format!("a worker cannot begin: {other:?}"))),
                 }
             }
@@ -236,34 +265,39 @@ impl Run<'_> {
     }
 
     fn end(&mut self) -> Result<(), Stop> {
-        for side in 0..2 {
-            self.sides[side].workers.clear();
-            if let Some(mounted) = self.sides[side].mounted.take() {
-                mounted.unmount().map_err(|text| match side {
-                    0 => Stop::Trouble(text),
-                    _ => Difference::new("umount", text).into(),
-                })?;
+        for side in SIDES {
+            let half = self.halves.of_mut(side);
+            half.workers.clear();
+            if let Some(mounted) = half.mounted.take() {
+                mounted
+                    .unmount()
+                    .map_err(|text| Self::fault(side, "umount", text))?;
             }
         }
         Ok(())
     }
 
-    fn sent(&self, side: usize, result: Result<(), Lost>) -> Result<(), Stop> {
+    fn sent(&self, side: Side, result: Result<(), Lost>) -> Result<(), Stop> {
         result.map_err(|lost| self.lost(side, lost))
     }
 
-    fn receive(&mut self, side: usize, worker: usize) -> Result<Reply, Stop> {
+    fn worker(&mut self, side: Side, worker: usize) -> Result<&mut Worker, Stop> {
+        let found = self.halves.of_mut(side).workers.get_mut(worker);
+        found.ok_or_else(|| Stop::Trouble(format!("there is no worker {worker}")))
+    }
+
+    fn receive(&mut self, side: Side, worker: usize) -> Result<Reply, Stop> {
         let patience = self.engine.patience;
-        let reply = self.sides[side].workers[worker].receive(patience);
+        let reply = self.worker(side, worker)?.receive(patience);
         reply.map_err(|lost| {
-            if let Some(mounted) = &self.sides[side].mounted {
+            if let Some(mounted) = &self.halves.of(side).mounted {
                 mounted.abort();
             }
             self.lost(side, lost)
         })
     }
 
-    fn lost(&self, side: usize, lost: Lost) -> Stop {
+    fn lost(&self, side: Side, lost: Lost) -> Stop {
         let (kind, text) = match lost {
             Lost::Died(text) => ("dies", text),
             Lost::Hangs(text) => ("hangs", text),
@@ -273,19 +307,16 @@ impl Run<'_> {
             other => format!("{other:?}"),
         };
         let text = format!("on {}: {text}", self.name(side));
-        match side {
-            0 => Stop::Trouble(text),
-            _ => Difference::new(format!("{call} {kind}"), text).into(),
-        }
+        Self::fault(side, format!("{call} {kind}"), text)
     }
 
     /// The same request to the same worker of both sides, answered by both at the same time.
-    fn both(&mut self, worker: usize, request: &Request) -> Result<[Reply; 2], Stop> {
-        for side in 0..2 {
-            let sent = self.sides[side].workers[worker].send(request);
+    fn both(&mut self, worker: usize, request: &Request) -> Result<Pair<Reply>, Stop> {
+        for side in SIDES {
+            let sent = self.worker(side, worker)?.send(request);
             self.sent(side, sent)?;
         }
-        Ok([self.receive(0, worker)?, self.receive(1, worker)?])
+        Pair::try_make(|side| self.receive(side, worker))
     }
 
     fn step(&mut self, at: usize, worker: u8, look: Look, call: &Call) -> Result<bool, Stop> {
@@ -296,12 +327,12 @@ impl Run<'_> {
                 look,
             },
         )?;
-        let [Reply::Did(a), Reply::Did(b)] = replies else {
+        let (Reply::Did(a), Reply::Did(b)) = (replies.a, replies.b) else {
             return Err(Stop::Trouble("a worker answers something else".into()));
         };
         self.report.steps += 1;
         self.trace(at, worker, call, &a, &b);
-        match self.judge.outcome(at, worker, call, look, [&a, &b]) {
+        match self.judge.outcome(at, worker, call, look, &a, &b) {
             Verdict::Same => {}
             Verdict::PutAway(slot) => {
                 self.both(worker as usize, &Request::Drop { slot })?;
@@ -316,16 +347,15 @@ impl Run<'_> {
         Ok(a.result.is_ok())
     }
 
-    /// `PLYFS_DIFF_TRACE=1` tells each step and its answer.
     fn trace(&self, at: usize, worker: u8, call: &Call, a: &Outcome, b: &Outcome) {
-        if std::env::var_os("PLYFS_DIFF_TRACE").is_some() {
+        if self.engine.trace {
             eprintln!("{at:>5} w{worker} {call:?} = {a} | {b}");
         }
     }
 
     fn drop_caches(&mut self) -> Result<(), Stop> {
-        for side in 0..2 {
-            if let Some(mounted) = &self.sides[side].mounted {
+        for side in SIDES {
+            if let Some(mounted) = &self.halves.of(side).mounted {
                 mounted
                     .drop_caches()
                     .map_err(|e| Stop::Trouble(format!("remount of {}: {e}", self.name(side))))?;
@@ -334,35 +364,38 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn walk(&mut self) -> Result<[Tree; 2], Stop> {
-        match self.both(PEOPLE.len(), &Request::Walk)? {
-            [Reply::Tree(a), Reply::Tree(b)] => Ok([a, b]),
+    fn walk(&mut self) -> Result<Pair<Tree>, Stop> {
+        let replies = self.both(PEOPLE.len(), &Request::Walk)?;
+        match (replies.a, replies.b) {
+            (Reply::Tree(a), Reply::Tree(b)) => Ok(Pair { a, b }),
             _ => Err(Stop::Trouble("the walker answers something else".into())),
         }
     }
 
     /// Compares the merged trees and the layers below; the reference's tree is returned.
     fn compare(&mut self, when: &str) -> Result<Tree, Stop> {
-        let [a, b] = self.walk()?;
+        let Pair { a, b } = self.walk()?;
         self.judge.trees(when, &a, &b)?;
         self.layers_below(when)?;
         Ok(a)
     }
 
     fn layers_below(&mut self, when: &str) -> Result<(), Stop> {
-        let uppers = [0, 1].map(|side| look_at(&self.place(side).upper));
-        self.judge.uppers(when, &uppers[0], &uppers[1])?;
+        let uppers = Pair::make(|side| look_at(&self.place(side).upper));
+        self.judge.uppers(when, &uppers.a, &uppers.b)?;
         Ok(())
     }
 
     fn layers_unmounted(&mut self) -> Result<(), Stop> {
         self.layers_below("unmounted")?;
-        for side in 0..2 {
-            let real = if self.swapped { 1 - side } else { side };
+        for side in SIDES {
             let now = look_at(&self.place(side).lower);
-            trees::untouched(&self.name(side), &self.lowers[real], &now)?;
+            trees::untouched(&self.name(side), self.lowers.of(self.layers_of(side)), &now)?;
         }
-        let left: Vec<String> = look_at(&self.place(1).work)
+        if self.engine.ignored.iter().any(|field| field == "work") {
+            return Ok(());
+        }
+        let left: Vec<String> = look_at(&self.place(Side::B).work)
             .iter()
             .filter(|entry| entry.path.0.starts_with(b"work/"))
             .filter(|entry| !entry.stat.as_ref().is_ok_and(trees::is_whiteout))

@@ -1,4 +1,18 @@
-//! The system calls the engine needs, each with its errno as a plain number.
+//! System calls just as a program makes them: paths as they are spelled, descriptors that may be bad, and the errno as
+//! a plain number.
+//!
+//! For asking a mounted view what a program would be told. Whoever works on the layers of a mount uses the rest of
+//! [`crate::sys`], which follows no path.
+
+mod descriptor;
+mod memory;
+mod path;
+mod process;
+
+pub(crate) use descriptor::*;
+pub(crate) use memory::*;
+pub(crate) use path::*;
+pub(crate) use process::*;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
@@ -6,14 +20,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
-pub type Answer<T> = Result<T, i32>;
+/// A value, or the errno.
+pub(crate) type Answer<T> = Result<T, i32>;
 
-pub fn errno() -> i32 {
+fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
 /// Turns the usual -1 into the errno.
-pub fn check<T: PartialOrd + Default>(returned: T) -> Answer<T> {
+fn check<T: PartialOrd + Default>(returned: T) -> Answer<T> {
     if returned < T::default() {
         Err(errno())
     } else {
@@ -21,12 +36,13 @@ pub fn check<T: PartialOrd + Default>(returned: T) -> Answer<T> {
     }
 }
 
+/// Seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Time(pub i64, pub i64);
+pub(crate) struct Time(pub i64, pub i64);
 
 /// What stat(2) tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stat {
+pub(crate) struct Stat {
     pub dev: u64,
     pub ino: u64,
     pub mode: u32,
@@ -41,21 +57,21 @@ pub struct Stat {
 }
 
 impl Stat {
-    pub fn kind(&self) -> u32 {
+    pub(crate) fn kind(&self) -> u32 {
         self.mode & libc::S_IFMT
     }
 
     /// A file with setgid and without group-execute: once the mark of mandatory locking.
-    pub fn is_locking(&self) -> bool {
+    pub(crate) fn is_locking(&self) -> bool {
         self.kind() == libc::S_IFREG && self.mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID
     }
 
-    pub fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.kind() == libc::S_IFDIR
     }
 }
 
-pub fn stat_at(dir: RawFd, path: &CStr, flags: i32) -> Answer<Stat> {
+pub(crate) fn stat_at(dir: RawFd, path: &CStr, flags: i32) -> Answer<Stat> {
     // SAFETY: an all-zero stat is a valid value to be filled in.
     let mut st: libc::stat64 = unsafe { std::mem::zeroed() };
     // SAFETY: `path` is a C string and `st` a stat buffer, both alive over the call.
@@ -75,15 +91,15 @@ pub fn stat_at(dir: RawFd, path: &CStr, flags: i32) -> Answer<Stat> {
     })
 }
 
-pub fn lstat(path: &CStr) -> Answer<Stat> {
+pub(crate) fn lstat(path: &CStr) -> Answer<Stat> {
     stat_at(libc::AT_FDCWD, path, libc::AT_SYMLINK_NOFOLLOW)
 }
 
-pub fn fstat(fd: RawFd) -> Answer<Stat> {
+pub(crate) fn fstat(fd: RawFd) -> Answer<Stat> {
     stat_at(fd, c"", libc::AT_EMPTY_PATH)
 }
 
-pub fn open_at(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Answer<OwnedFd> {
+pub(crate) fn open_at(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Answer<OwnedFd> {
     // SAFETY: `path` is a C string; the descriptor returned is ours alone.
     unsafe {
         let fd = check(libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode))?;
@@ -91,7 +107,7 @@ pub fn open_at(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Answer<OwnedFd
     }
 }
 
-pub fn read_link_at(dir: RawFd, path: &CStr) -> Answer<Vec<u8>> {
+pub(crate) fn read_link_at(dir: RawFd, path: &CStr) -> Answer<Vec<u8>> {
     let mut buffer = vec![0u8; 4097];
     // SAFETY: the buffer is as long as told.
     let got = check(unsafe { libc::readlinkat(dir, path.as_ptr(), buffer.as_mut_ptr().cast(), 4097) })?;
@@ -99,23 +115,15 @@ pub fn read_link_at(dir: RawFd, path: &CStr) -> Answer<Vec<u8>> {
     Ok(buffer)
 }
 
-pub fn pread(fd: RawFd, at: i64, len: usize) -> Answer<Vec<u8>> {
-    let mut buffer = vec![0u8; len];
-    // SAFETY: the buffer is as long as told.
-    let got = check(unsafe { libc::pread64(fd, buffer.as_mut_ptr().cast(), len, at) })?;
-    buffer.truncate(got as usize);
-    Ok(buffer)
-}
-
 /// Where an attribute is asked for: a path, itself or through symlinks, or a descriptor.
 #[derive(Clone, Copy)]
-pub enum Of<'a> {
+pub(crate) enum Of<'a> {
     Path(&'a CStr),
     Link(&'a CStr),
     Fd(RawFd),
 }
 
-pub fn set_xattr(of: Of, name: &CStr, value: &[u8], flags: i32) -> Answer<()> {
+pub(crate) fn set_xattr(of: Of, name: &CStr, value: &[u8], flags: i32) -> Answer<()> {
     let (data, len) = (value.as_ptr().cast(), value.len());
     // SAFETY: strings and buffer are valid over the call.
     check(unsafe {
@@ -133,7 +141,7 @@ thread_local! {
     static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; 65536]);
 }
 
-pub fn get_xattr(of: Of, name: &CStr) -> Answer<Vec<u8>> {
+pub(crate) fn get_xattr(of: Of, name: &CStr) -> Answer<Vec<u8>> {
     ROOM.with_borrow_mut(|room| {
         let (data, len) = (room.as_mut_ptr().cast(), room.len());
         // SAFETY: the buffer is as long as told.
@@ -144,11 +152,11 @@ pub fn get_xattr(of: Of, name: &CStr) -> Answer<Vec<u8>> {
                 Of::Fd(fd) => libc::fgetxattr(fd, name.as_ptr(), data, len),
             }
         })?;
-        Ok(room[..got as usize].to_vec())
+        Ok(room.get(..got as usize).unwrap_or_default().to_vec())
     })
 }
 
-pub fn list_xattr(of: Of) -> Answer<Vec<Vec<u8>>> {
+pub(crate) fn list_xattr(of: Of) -> Answer<Vec<Vec<u8>>> {
     ROOM.with_borrow_mut(|room| {
         let (data, len) = (room.as_mut_ptr().cast(), room.len());
         // SAFETY: the buffer is as long as told.
@@ -159,7 +167,7 @@ pub fn list_xattr(of: Of) -> Answer<Vec<Vec<u8>>> {
                 Of::Fd(fd) => libc::flistxattr(fd, data, len),
             }
         })?;
-        let names = room[..got as usize].split(|&b| b == 0);
+        let names = room.get(..got as usize).unwrap_or_default().split(|&b| b == 0);
         let mut names: Vec<Vec<u8>> = names
             .filter(|name| !name.is_empty())
             .map(<[u8]>::to_vec)
@@ -169,7 +177,7 @@ pub fn list_xattr(of: Of) -> Answer<Vec<Vec<u8>>> {
     })
 }
 
-pub fn remove_xattr(of: Of, name: &CStr) -> Answer<()> {
+pub(crate) fn remove_xattr(of: Of, name: &CStr) -> Answer<()> {
     // SAFETY: strings are valid over the call.
     check(unsafe {
         match of {
@@ -182,7 +190,7 @@ pub fn remove_xattr(of: Of, name: &CStr) -> Answer<()> {
 }
 
 /// One record of getdents64.
-pub struct Dirent {
+pub(crate) struct Dirent {
     pub name: Vec<u8>,
     pub ino: u64,
     pub kind: u8,
@@ -190,35 +198,39 @@ pub struct Dirent {
     pub next: i64,
 }
 
-pub fn getdents(fd: RawFd, buffer_len: usize) -> Answer<Vec<Dirent>> {
+pub(crate) fn getdents(fd: RawFd, buffer_len: usize) -> Answer<Vec<Dirent>> {
     let mut buffer = vec![0u8; buffer_len];
     // SAFETY: the buffer is as long as told.
     let got = check(unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer_len) })?;
     let mut entries = Vec::new();
-    let mut rest = &buffer[..got as usize];
-    while rest.len() > 19 {
-        let word = |at: usize| u64::from_ne_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
-        let record = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
-        let name = rest[19..record]
-            .split(|&b| b == 0)
-            .next()
-            .unwrap_or_default()
-            .to_vec();
-        entries.push(Dirent {
-            name,
-            ino: word(0),
-            kind: rest[18],
-            next: word(8) as i64,
-        });
-        rest = &rest[record..];
+    let mut rest = buffer.get(..got as usize).unwrap_or_default();
+    while let Some((entry, length)) = record(rest) {
+        entries.push(entry);
+        rest = rest.get(length..).unwrap_or_default();
     }
     Ok(entries)
 }
 
+/// The first record of a buffer of getdents64, and its length.
+fn record(bytes: &[u8]) -> Option<(Dirent, usize)> {
+    let (ino, rest) = bytes.split_first_chunk::<8>()?;
+    let (next, rest) = rest.split_first_chunk::<8>()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (&kind, _) = rest.split_first()?;
+    let length = usize::from(u16::from_ne_bytes(*length));
+    let name = bytes.get(19..length)?.split(|&b| b == 0).next()?;
+    let entry = Dirent {
+        name: name.to_vec(),
+        ino: u64::from_ne_bytes(*ino),
+        kind,
+        next: i64::from_ne_bytes(*next),
+    };
+    Some((entry, length))
+}
+
 /// Every entry of an open directory but `.` and `..`, from the start.
-pub fn list(fd: &OwnedFd) -> Answer<Vec<Dirent>> {
-    // SAFETY: plain call on an open descriptor.
-    check(unsafe { libc::lseek64(fd.as_raw_fd(), 0, libc::SEEK_SET) })?;
+pub(crate) fn list(fd: &OwnedFd) -> Answer<Vec<Dirent>> {
+    seek(fd.as_raw_fd(), 0, libc::SEEK_SET)?;
     let mut entries = Vec::new();
     loop {
         let batch = getdents(fd.as_raw_fd(), 32768)?;
@@ -232,12 +244,13 @@ pub fn list(fd: &OwnedFd) -> Answer<Vec<Dirent>> {
     }
 }
 
-pub fn c(bytes: &[u8]) -> CString {
-    CString::new(bytes.split(|&b| b == 0).next().unwrap_or_default()).expect("no zero inside")
+/// A C string; what follows a zero byte is left out.
+pub(crate) fn c(bytes: &[u8]) -> CString {
+    CString::new(bytes.split(|&b| b == 0).next().unwrap_or_default()).unwrap_or_default()
 }
 
 /// The name of an errno, for people.
-pub fn errno_name(errno: i32) -> String {
+pub(crate) fn errno_name(errno: i32) -> String {
     const NAMES: &[(i32, &str)] = &[
         (libc::EPERM, "EPERM"),
         (libc::ENOENT, "ENOENT"),

@@ -1,10 +1,10 @@
 //! Compares whole trees: merged, upper, lower.
 
+use super::accepted;
 use super::bytes::Bytes;
 use super::judge::{Difference, Judge};
-use super::known;
-use super::sys::{Stat, Time, errno_name};
 use super::tree::{Entry, Tree};
+use crate::sys::plain::{Stat, Time, errno_name};
 
 impl Judge {
     /// Two merged trees.
@@ -21,7 +21,9 @@ impl Judge {
                     self.entry(one, other)
                         .map_err(|(field, text)| wrong(&field, text))?;
                 }
-                (Some(one), None) if one.stat == Err(libc::ENOENT) => self.counts.add(known::HIDDEN_WHITEOUT),
+                (Some(one), None) if one.stat == Err(libc::ENOENT) => {
+                    self.counts.add(accepted::HIDDEN_WHITEOUT)
+                }
                 (Some(one), None) => return Err(wrong("missing", format!("{:?} is missing", one.path))),
                 (None, Some(other)) => return Err(wrong("too many", format!("{:?} is there", other.path))),
                 (None, None) => {}
@@ -85,15 +87,15 @@ impl Judge {
                         && one != other
                         && without_opaque(&one) == without_opaque(&other)
                     {
-                        self.counts.add(known::FAILED_RENAME);
+                        self.counts.add(accepted::FAILED_RENAME);
                         continue;
                     }
-                    if let Some((at, _)) = one
+                    let differing = one
                         .iter()
                         .enumerate()
-                        .find(|(at, line)| other.get(*at) != Some(line))
-                    {
-                        let name = one[at].split(' ').next().unwrap_or_default().to_owned();
+                        .find(|(at, line)| other.get(*at) != Some(line));
+                    if let Some((_, line)) = differing {
+                        let name = line.split(' ').next().unwrap_or_default().to_owned();
                         let text = format!("{} against {}", one.join(", "), other.join(", "));
                         return Err(wrong(&name, text));
                     }
@@ -166,11 +168,11 @@ fn without_opaque(lines: &[String]) -> Vec<String> {
 
 /// Private attributes that say nothing about the view (K141).
 fn may_differ(name: &[u8]) -> bool {
-    let private = [&b"trusted.overlay."[..], b"user.overlay."]
+    let private = [b"trusted.overlay.".as_slice(), b"user.overlay."]
         .iter()
         .find_map(|p| name.strip_prefix(*p));
     private.is_some_and(|rest| {
-        [&b"origin"[..], b"impure", b"uuid"].contains(&rest) || name.starts_with(b"user.overlay.plyfs")
+        [b"origin".as_slice(), b"impure", b"uuid"].contains(&rest) || name.starts_with(b"user.overlay.plyfs")
     })
 }
 
