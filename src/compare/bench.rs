@@ -77,6 +77,13 @@ impl Bench {
         !self.on_disk
     }
 
+    /// A directory on which the view of the side that is used now can be seen.
+    pub fn view(&self) -> Result<PathBuf, String> {
+        let view = self.root.join("view");
+        std::fs::create_dir_all(&view).map_err(|e| format!("cannot make {}: {e}", view.display()))?;
+        Ok(view)
+    }
+
     /// Two sets of empty layers.
     pub fn case(&self) -> Result<Case, String> {
         self.cases.set(self.cases.get() + 1);

@@ -66,13 +66,46 @@ pub struct Engine<'a> {
     pub trace: bool,
 }
 
+/// The layers of both sides.
+pub enum Layered<'a> {
+    /// Made from a list.
+    Made(Layers),
+    /// Copies of directories; without one, it is empty.
+    Copied {
+        lower: Option<&'a Path>,
+        upper: Option<&'a Path>,
+    },
+}
+
 impl Engine<'_> {
+    /// Runs a program on fresh layers.
     pub fn run(&self, layers: &Layers, source: Source) -> Result<Report, Trouble> {
+        let mut source = Some(source);
+        self.run_with(&Layered::Made(layers.clone()), &mut |run| match source.take() {
+            Some(source) => run.events(source),
+            None => Ok(()),
+        })
+    }
+
+    /// Does `work` on fresh layers.
+    pub fn run_with(
+        &self,
+        layers: &Layered,
+        work: &mut dyn FnMut(&mut Run) -> Result<(), Stop>,
+    ) -> Result<Report, Trouble> {
         let case = self.bench.case()?;
         for side in SIDES {
             let place = case.place(side);
-            layers::build(&place.lower, &layers.lower)?;
-            layers::build(&place.upper, &layers.upper)?;
+            match layers {
+                Layered::Made(layers) => {
+                    layers::build(&place.lower, &layers.lower)?;
+                    layers::build(&place.upper, &layers.upper)?;
+                }
+                Layered::Copied { lower, upper } => {
+                    layers::copy(*lower, &place.lower)?;
+                    layers::copy(*upper, &place.upper)?;
+                }
+            }
         }
         let mut run = Run {
             engine: self,
@@ -88,7 +121,8 @@ impl Engine<'_> {
                 counts: Counts::default(),
             },
         };
-        let ended = run.events(source);
+        run.judge.new_layers(&run.lowers.each_ref());
+        let ended = work(&mut run);
         let mut report = run.report;
         report.counts = run.judge.counts;
         match ended {
@@ -101,7 +135,8 @@ impl Engine<'_> {
     }
 }
 
-enum Stop {
+/// Why a run ended early.
+pub enum Stop {
     Accepted,
     Differs(Difference),
     Trouble(Trouble),
@@ -113,7 +148,8 @@ impl From<Difference> for Stop {
     }
 }
 
-struct Run<'a> {
+/// A run that is under way.
+pub struct Run<'a> {
     engine: &'a Engine<'a>,
     case: &'a Case,
     halves: Pair<Half>,
@@ -164,7 +200,7 @@ impl Run<'_> {
                     self.layers_unmounted()?;
                     let crosses = !self.engine.ignored.iter().any(|field| field == "cross-mount");
                     if event == Event::Swap && crosses {
-                        self.swapped = !self.swapped;
+                        self.swap();
                     }
                     self.begin()?;
                     if let Source::Generate(generator) = &mut source {
@@ -186,7 +222,7 @@ impl Run<'_> {
         self.layers_unmounted()
     }
 
-    fn place(&self, side: Side) -> Place {
+    pub(super) fn place(&self, side: Side) -> Place {
         self.case.place(self.layers_of(side))
     }
 
@@ -195,12 +231,12 @@ impl Run<'_> {
         if self.swapped { side.other() } else { side }
     }
 
-    fn name(&self, side: Side) -> String {
+    pub(super) fn name(&self, side: Side) -> String {
         self.engine.ways.of(side).to_string()
     }
 
     /// What went wrong: trouble if it was on the side of the reference, else a difference.
-    fn fault(side: Side, signature: impl Into<String>, text: String) -> Stop {
+    pub(super) fn fault(side: Side, signature: impl Into<String>, text: String) -> Stop {
         match side {
             Side::A => Stop::Trouble(text),
             Side::B => Difference::new(signature, text).into(),
@@ -208,19 +244,12 @@ impl Run<'_> {
     }
 
     /// Mounts both and starts the workers.
-    fn begin(&mut self) -> Result<(), Stop> {
+    pub(super) fn begin(&mut self) -> Result<(), Stop> {
         for side in SIDES {
             match self.engine.ways.of(side).mount(&self.place(side)) {
                 Ok(mounted) => self.halves.of_mut(side).mounted = Some(mounted),
                 Err(text) => return Err(Self::fault(side, "mount", text)),
             }
-        }
-        if self.report.events.is_empty() || self.report.events.last() == Some(&Event::Swap) {
-            let lowers = match self.swapped {
-                false => self.lowers.each_ref(),
-                true => self.lowers.each_ref().turned(),
-            };
-            self.judge.new_layers(&lowers);
         }
         // One more for the walks, who sees everything.
         let walker = Person {
@@ -264,7 +293,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Stop> {
+    pub(super) fn end(&mut self) -> Result<(), Stop> {
         for side in SIDES {
             let half = self.halves.of_mut(side);
             half.workers.clear();
@@ -290,11 +319,33 @@ impl Run<'_> {
         let patience = self.engine.patience;
         let reply = self.worker(side, worker)?.receive(patience);
         reply.map_err(|lost| {
-            if let Some(mounted) = &self.halves.of(side).mounted {
-                mounted.abort();
-            }
+            self.abort(side);
             self.lost(side, lost)
         })
+    }
+
+    /// Ends every call that waits for the server of that side.
+    pub(super) fn abort(&self, side: Side) {
+        if let Some(mounted) = &self.halves.of(side).mounted {
+            mounted.abort();
+        }
+    }
+
+    /// From now on each side has the layers of the other. Nothing may be mounted.
+    pub(super) fn swap(&mut self) {
+        self.swapped = !self.swapped;
+        let lowers = match self.swapped {
+            false => self.lowers.each_ref(),
+            true => self.lowers.each_ref().turned(),
+        };
+        self.judge.new_layers(&lowers);
+    }
+
+    /// One request to a worker of one side.
+    pub(super) fn ask(&mut self, side: Side, worker: usize, request: &Request) -> Result<Reply, Stop> {
+        let sent = self.worker(side, worker)?.send(request);
+        self.sent(side, sent)?;
+        self.receive(side, worker)
     }
 
     fn lost(&self, side: Side, lost: Lost) -> Stop {
@@ -373,7 +424,7 @@ impl Run<'_> {
     }
 
     /// Compares the merged trees and the layers below; the reference's tree is returned.
-    fn compare(&mut self, when: &str) -> Result<Tree, Stop> {
+    pub(super) fn compare(&mut self, when: &str) -> Result<Tree, Stop> {
         let Pair { a, b } = self.walk()?;
         self.judge.trees(when, &a, &b)?;
         self.layers_below(when)?;
@@ -386,7 +437,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn layers_unmounted(&mut self) -> Result<(), Stop> {
+    pub(super) fn layers_unmounted(&mut self) -> Result<(), Stop> {
         self.layers_below("unmounted")?;
         for side in SIDES {
             let now = look_at(&self.place(side).lower);

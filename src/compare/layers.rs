@@ -3,6 +3,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,24 @@ pub fn build(root: &Path, items: &[Item]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Makes the empty directory `to` a copy of `from`, with all attributes, or leaves it empty.
+pub fn copy(from: Option<&Path>, to: &Path) -> Result<(), String> {
+    let Some(from) = from else { return Ok(()) };
+    // Only the whole program has hard links, holes, ACLs and special files right, and it is there wherever a shell is.
+    let done = Command::new("cp")
+        .args(["-a", "--reflink=auto", "--sparse=always", "-T", "--"])
+        .args([from, to])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("cannot copy {}: cp: {e}", from.display()))?;
+    if done.status.success() {
+        Ok(())
+    } else {
+        let said = String::from_utf8_lossy(&done.stderr);
+        Err(format!("cannot copy {}: {}", from.display(), said.trim()))
+    }
 }
 
 fn set_times(path: &Bytes, access: (i64, u32), modify: (i64, u32)) -> Answer<()> {

@@ -16,6 +16,7 @@ mod choose;
 mod engine;
 mod generate;
 mod generate_paths;
+mod given;
 mod hunt;
 mod judge;
 pub mod known;
@@ -35,6 +36,7 @@ mod way;
 mod worker;
 
 pub use accepted::{Counts, Known, TABLE as ACCEPTED};
+pub use given::{CHECKS, Compared, Given};
 pub use hunt::{CROSS_MOUNT, FIELDS, Find, Found, Hunt, Ran, Setting, any_seed, replay};
 pub use judge::Difference;
 pub use op::Program;

@@ -236,13 +236,13 @@ fn wait(server: Option<&mut Server>, place: &Place) -> Result<Option<ExitStatus>
 }
 
 /// A mount, as the kernel's table tells.
-struct MountOf {
+pub(super) struct MountOf {
     /// The number of its FUSE connection: the minor device number.
     connection: Option<u32>,
 }
 
 /// The mount on `at`, which is itself not touched.
-fn mount_of(at: &Path) -> Option<MountOf> {
+pub(super) fn mount_of(at: &Path) -> Option<MountOf> {
     let table = std::fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
     let place = at.to_str()?;
     table.lines().rev().find_map(|line| {

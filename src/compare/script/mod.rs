@@ -3,6 +3,8 @@
 
 mod call;
 
+use std::collections::BTreeSet;
+
 use super::bytes::Bytes;
 use super::layers::{Item, What};
 use super::op::{Event, PEOPLE, Program};
@@ -28,11 +30,8 @@ pub fn script(program: &Program, difference: &str, ways: &Pair<Way>) -> String {
         ways.b.as_shell()
     );
     text += &format!("cat >\"$dir/steps.py\" <<'END'\n{PRELUDE}END\n");
-    for (layer, items) in [("l", &program.layers.lower), ("u", &program.layers.upper)] {
-        for item in items {
-            text += &(layer_line(layer, item) + "\n");
-        }
-    }
+    text += &layer("l", &program.layers.lower);
+    text += &layer("u", &program.layers.upper);
     // One mount after the other; each has processes of its own.
     let mut events = program.events.as_slice();
     loop {
@@ -54,12 +53,14 @@ pub fn script(program: &Program, difference: &str, ways: &Pair<Way>) -> String {
 
 /// A name for a comment or a quoted word of the shell.
 fn label(way: &Way) -> String {
-    way.to_string().replace(['\'', '\n'], " ")
+    way.to_string().replace(['"', '$', '`', '\\', '\n'], " ")
 }
 
 /// The steps of one mount.
 fn mounted(events: &[Event]) -> String {
-    let mut text = String::from("up\npython3 - <<'END'\nfrom steps import *\n");
+    let mut text = String::from(
+        "up >\"$dir/log\" 2>&1 || { cat \"$dir/log\"; exit 1; }\npython3 - <<'END'\nfrom steps import *\n",
+    );
     for (worker, p) in PEOPLE.iter().enumerate() {
         let used =
             |event: &Event| matches!(event, Event::Step { worker: w, .. } if usize::from(*w) == worker);
@@ -82,6 +83,60 @@ fn mounted(events: &[Event]) -> String {
     }
     text += "tree('m')\nEND\numount \"$dir/m\"\nshow\n";
     text
+}
+
+/// Makes a layer just as the engine does, with the same fixed times.
+fn layer(layer: &str, items: &[Item]) -> String {
+    let mut text = String::new();
+    let root = Bytes::default();
+    let mut made: Vec<&Bytes> = Vec::new();
+    let mut dirs: BTreeSet<&[u8]> = BTreeSet::from([root.0.as_slice()]);
+    for item in items {
+        // What has lost its parent, or the thing to be changed, is not made there either.
+        let (possible, new) = match &item.what {
+            What::Times { .. } => (false, false),
+            What::Owner { .. } | What::Mode { .. } | What::Xattr { .. } => {
+                (item.path == root || made.contains(&&item.path), false)
+            }
+            What::HardLink { to } => (dirs.contains(item.path.parent()) && made.contains(&to), true),
+            _ => (dirs.contains(item.path.parent()), true),
+        };
+        if possible {
+            text += &(layer_line(layer, item) + "\n");
+        }
+        if possible && new {
+            made.push(&item.path);
+        }
+        if possible && matches!(item.what, What::Dir { .. }) {
+            dirs.insert(&item.path.0);
+        }
+    }
+    for (index, path) in made.iter().enumerate().rev() {
+        text += &format!(
+            "old {index} {}\n",
+            shell_word(&Bytes::from(layer).join(&path.0).0)
+        );
+    }
+    text += &format!("touch -hm -d @999999999.999999999 {layer}\n");
+    for item in items {
+        if matches!(item.what, What::Times { .. }) && (item.path == root || made.contains(&&item.path)) {
+            text += &(layer_line(layer, item) + "\n");
+        }
+    }
+    text
+}
+
+/// A time as touch(1) reads it: before 1970 the fraction counts backwards.
+fn stamp((seconds, nanoseconds): (i64, u32)) -> String {
+    if seconds < 0 && nanoseconds > 0 {
+        let whole = match seconds + 1 {
+            0 => "-0".to_owned(),
+            whole => whole.to_string(),
+        };
+        format!("{whole}.{:09}", 1_000_000_000 - nanoseconds)
+    } else {
+        format!("{seconds}.{nanoseconds:09}")
+    }
 }
 
 fn shell_word(bytes: &[u8]) -> String {
@@ -134,10 +189,8 @@ fn layer_line(layer: &str, item: &Item) -> String {
             format!("setfattr -h -n {} -v 0x{hex} {path}", shell_word(&name.0))
         }
         What::Times { access, modify } => {
-            format!(
-                "touch -hm -d @{}.{:09} {path}; touch -ha -d @{}.{:09} {path}",
-                modify.0, modify.1, access.0, access.1
-            )
+            let (access, modify) = (stamp(*access), stamp(*modify));
+            format!("touch -hm -d @{modify} {path}; touch -ha -d @{access} {path}")
         }
     }
 }
