@@ -3,6 +3,7 @@
 //! Two grammars share the name `plyfs`: commands (`plyfs mount ...`), and the form mount(8) uses for every file
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
+mod compare;
 mod container;
 mod generate;
 mod image;
@@ -79,6 +80,7 @@ enum Command {
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
     Unshare(unshare::UnshareArgs),
+    Compare(compare::CompareArgs),
     /// A process of 'plyfs compare' that does the steps.
     #[command(name = crate::compare::WORKER, hide = true)]
     CompareWorker,
@@ -189,6 +191,7 @@ impl Cli {
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
+            Command::Compare(arguments) => arguments.run(),
             Command::CompareWorker => Ok(crate::compare::worker()?),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),

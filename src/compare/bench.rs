@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::hunt::Setting;
 use super::pair::Side;
 use crate::sys::plain as sys;
 
@@ -39,8 +40,8 @@ fn memory(at: &Path) -> Result<(), String> {
 }
 
 impl Bench {
-    /// In memory, or in a directory of some file system (`disk`).
-    pub fn new(disk: Option<&Path>) -> Result<Self, String> {
+    /// In memory, or on a file system, as the setting says.
+    pub fn new(setting: &Setting) -> Result<Self, String> {
         sys::own_mounts().map_err(|e| {
             let why = sys::errno_name(e);
             format!("cannot make a mount name space of its own ({why}): root is needed, for the kernel's overlay too")
@@ -59,11 +60,15 @@ impl Bench {
             std::thread::current().id()
         );
         let unique = unique.replace(['(', ')'], "");
-        let root = disk.map_or_else(std::env::temp_dir, Path::to_owned).join(unique);
+        let root = setting
+            .dir
+            .clone()
+            .unwrap_or_else(std::env::temp_dir)
+            .join(unique);
         std::fs::create_dir_all(&root).map_err(|e| format!("cannot make {}: {e}", root.display()))?;
         let bench = Self {
             root,
-            on_disk: disk.is_some(),
+            on_disk: !setting.in_memory,
             cases: Cell::new(0),
         };
         if !bench.on_disk {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::accepted::Counts;
+use super::apart::{SCRATCH, STAGE};
 use super::bench::{Bench, c_path};
 use super::engine::{End, Layered, Run, Stop};
 use super::hunt::{CROSS_MOUNT, Setting};
@@ -69,7 +70,7 @@ impl Given {
     /// # Errors
     /// Trouble with the machine, with the layers or with the reference (also when the command hangs there), in words.
     pub fn run(&self, setting: &Setting, ways: &Pair<Way>) -> Result<Compared, String> {
-        let bench = Bench::new(setting.dir.as_deref())?;
+        let bench = Bench::new(setting)?;
         let engine = setting.engine(ways, &bench);
         let start = Instant::now();
         let layers = match (&self.lower, &self.upper) {
@@ -173,6 +174,8 @@ impl Run<'_> {
             .args(words)
             .current_dir(view)
             .env("PWD", view)
+            .env_remove(STAGE)
+            .env_remove(SCRATCH)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(File::create(&out).map_err(|e| trouble("output", e))?)

@@ -53,8 +53,11 @@ pub const CROSS_MOUNT: &str = "cross-mount";
 pub struct Setting {
     /// The program `plyfs`, which is also the worker processes.
     pub plyfs: PathBuf,
-    /// Where to work, in the place of a tmpfs of its own.
+    /// Where to work, in the place of the usual directory for temporary files.
     pub dir: Option<PathBuf>,
+    /// The layers lie in a tmpfs of their own there. On another file system inode numbers may come back, so that
+    /// they are not compared.
+    pub in_memory: bool,
     /// Fields that are not compared: names of [`FIELDS`], or [`CROSS_MOUNT`].
     pub ignored: Vec<String>,
     /// How long a call may take until it counts as hanging.
@@ -70,6 +73,7 @@ impl Setting {
         Self {
             plyfs,
             dir: None,
+            in_memory: true,
             ignored: Vec::new(),
             patience: Duration::from_secs(20),
             trace: false,
@@ -164,7 +168,7 @@ impl Hunt {
         ways: &Pair<Way>,
         tell: &mut dyn FnMut(&Ran, Option<&Find>),
     ) -> Result<Found, String> {
-        let bench = Bench::new(setting.dir.as_deref())?;
+        let bench = Bench::new(setting)?;
         let engine = setting.engine(ways, &bench);
         let start = Instant::now();
         let mut found = Found {
@@ -264,7 +268,7 @@ fn shrunk(
 /// # Errors
 /// Trouble with the machine or with the reference, in words.
 pub fn replay(program: &Program, setting: &Setting, ways: &Pair<Way>) -> Result<Found, String> {
-    let bench = Bench::new(setting.dir.as_deref())?;
+    let bench = Bench::new(setting)?;
     let start = Instant::now();
     let report = setting
         .engine(ways, &bench)

@@ -9,6 +9,7 @@
 //! both in step; shrinking; the script that shows a find to anybody.
 
 mod accepted;
+mod apart;
 mod bench;
 mod bytes;
 mod calls;
@@ -36,6 +37,7 @@ mod way;
 mod worker;
 
 pub use accepted::{Counts, Known, TABLE as ACCEPTED};
+pub use apart::{Apart, apart};
 pub use given::{CHECKS, Compared, Given};
 pub use hunt::{CROSS_MOUNT, FIELDS, Find, Found, Hunt, Ran, Setting, any_seed, replay};
 pub use judge::Difference;

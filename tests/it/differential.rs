@@ -43,6 +43,7 @@ fn ignored() -> Vec<String> {
 fn setting() -> Setting {
     Setting {
         dir: std::env::var_os("PLYFS_DIFF_DIR").map(PathBuf::from),
+        in_memory: std::env::var_os("PLYFS_DIFF_DIR").is_none(),
         ignored: ignored(),
         trace: std::env::var_os("PLYFS_DIFF_TRACE").is_some(),
         ..Setting::new(env!("CARGO_BIN_EXE_plyfs").into())
