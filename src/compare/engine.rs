@@ -112,6 +112,7 @@ impl Engine<'_> {
             case: &case,
             halves: Pair::default(),
             swapped: false,
+            again: false,
             judge: Judge::new(self.bench.numbers_are_unique(), self.ignored),
             lowers: Pair::make(|side| look_at(&case.place(side).lower)),
             report: Report {
@@ -155,6 +156,8 @@ pub struct Run<'a> {
     halves: Pair<Half>,
     /// Each system has the layers of the other.
     swapped: bool,
+    /// The layers were mounted before.
+    again: bool,
     judge: Judge,
     lowers: Pair<Tree>,
     report: Report,
@@ -246,7 +249,7 @@ impl Run<'_> {
     /// Mounts both and starts the workers.
     pub(super) fn begin(&mut self) -> Result<(), Stop> {
         for side in SIDES {
-            match self.engine.ways.of(side).mount(&self.place(side)) {
+            match self.engine.ways.of(side).mount(&self.place(side), self.again) {
                 Ok(mounted) => self.halves.of_mut(side).mounted = Some(mounted),
                 Err(text) => return Err(Self::fault(side, "mount", text)),
             }
@@ -294,6 +297,7 @@ impl Run<'_> {
     }
 
     pub(super) fn end(&mut self) -> Result<(), Stop> {
+        self.again = true;
         for side in SIDES {
             let half = self.halves.of_mut(side);
             half.workers.clear();

@@ -39,8 +39,9 @@ pub struct Given {
 }
 
 /// What was compared, one after the other: a check is not reached when one before it found a difference.
-pub const CHECKS: [&str; 7] = [
+pub const CHECKS: [&str; 8] = [
     "the view before",
+    "the view still there",
     "exit status",
     "standard output",
     "standard error",
@@ -52,6 +53,8 @@ pub const CHECKS: [&str; 7] = [
 /// What came out.
 #[derive(Debug)]
 pub struct Compared {
+    /// How the command ended in the view of the reference, if it got so far.
+    pub status: Option<String>,
     /// The names of the checks that found no difference.
     pub passed: Vec<&'static str>,
     /// What the next one found.
@@ -81,14 +84,17 @@ impl Given {
             },
         };
         let view = bench.view()?;
-        let mut passed = Vec::new();
+        let (mut passed, mut status) = (Vec::new(), None);
         let crosses = !setting.ignored.iter().any(|field| field == CROSS_MOUNT);
-        let report = engine.run_with(&layers, &mut |run| run.given(self, &view, crosses, &mut passed))?;
+        let report = engine.run_with(&layers, &mut |run| {
+            run.given(self, &view, crosses, &mut passed, &mut status)
+        })?;
         let difference = match report.end {
             End::Differs(difference) => Some(difference),
             End::Agreed | End::Accepted => None,
         };
         Ok(Compared {
+            status,
             passed,
             difference,
             counts: report.counts,
@@ -111,6 +117,7 @@ impl Run<'_> {
         view: &Path,
         crosses: bool,
         passed: &mut Vec<&'static str>,
+        status: &mut Option<String>,
     ) -> Result<(), Stop> {
         let mut checks = CHECKS.into_iter();
         let mut pass = || passed.extend(checks.next());
@@ -122,6 +129,8 @@ impl Run<'_> {
             self.still_there(side)?;
             Ok::<_, Stop>(ended)
         })?;
+        pass();
+        *status = Some(ended.a.status.to_string());
         if ended.a.status != ended.b.status {
             let text = format!(
                 "the command ended with {} against {}",
@@ -212,14 +221,12 @@ impl Run<'_> {
         if mount_of(&self.place(side).merged).is_none() {
             return Err(gone(self, "it was unmounted"));
         }
-        let stat = Request::Do {
-            call: Call::Stat {
-                path: ".".into(),
-                follow: false,
-            },
+        // Attributes may come from the kernel's cache; this asks the server.
+        let statfs = Request::Do {
+            call: Call::Statfs { path: ".".into() },
             look: Look::No,
         };
-        match self.ask(side, 0, &stat)? {
+        match self.ask(side, 0, &statfs)? {
             Reply::Did(outcome) => match outcome.result {
                 Ok(_) => Ok(()),
                 Err(errno) => Err(gone(

@@ -122,11 +122,12 @@ impl Way {
         }
     }
 
-    /// Mounts at `place`.
+    /// Mounts at `place`. On layers that were mounted before (`again`) it is tried for some seconds: their server may
+    /// need a moment to be gone.
     ///
     /// # Errors
     /// What the kernel or the command said.
-    pub(super) fn mount(&self, place: &Place) -> Result<Mounted, String> {
+    pub(super) fn mount(&self, place: &Place, again: bool) -> Result<Mounted, String> {
         let Some(command) = &self.command else {
             return mount_kernel(place);
         };
@@ -142,7 +143,9 @@ impl Way {
         let deadline = Instant::now() + LINGERING;
         loop {
             match try_mount(&command, place) {
-                Err(text) if Instant::now() > deadline => return Err(format!("{}: {text}", self.name)),
+                Err(text) if !again || Instant::now() > deadline => {
+                    return Err(format!("{}: {text}", self.name));
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
                 mounted => return mounted,
             }

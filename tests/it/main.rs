@@ -19,6 +19,7 @@
 mod builder;
 mod cli;
 mod common;
+mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;

@@ -15,6 +15,8 @@ pub(super) struct Report {
     kernel: String,
     pub(super) a: String,
     pub(super) b: String,
+    /// How a script or a program ended in the view of A.
+    status: Option<String>,
     operations: u64,
     pub(super) seconds: f64,
     /// Programs that ended early, at an accepted difference that leaves different trees.
@@ -98,6 +100,13 @@ fn met(counts: &Counts) -> Vec<Met> {
         .collect()
 }
 
+fn programs(count: usize) -> String {
+    match count {
+        1 => "1 program".to_owned(),
+        many => format!("{many} programs"),
+    }
+}
+
 impl Report {
     fn new(ways: &Pair<Way>, counts: &Counts, seconds: f64) -> Self {
         Self {
@@ -105,6 +114,7 @@ impl Report {
             kernel: kernel_release(),
             a: ways.a.to_string(),
             b: ways.b.to_string(),
+            status: None,
             operations: 0,
             seconds,
             cut_short: 0,
@@ -166,6 +176,7 @@ impl Report {
             file: None,
         });
         Self {
+            status: compared.status.clone(),
             checks,
             differences: differences.collect(),
             ..Self::new(ways, &compared.counts, compared.took.as_secs_f64())
@@ -179,19 +190,25 @@ impl Report {
         if random {
             let rate = self.operations as f64 / self.seconds.max(0.001);
             text += &format!(
-                "{} operations in {} programs, {:.0} s, {rate:.0} operations/s",
+                "{} operations in {}, {:.0} s, {rate:.0} operations/s",
                 self.operations,
-                self.checks.len(),
+                programs(self.checks.len()),
                 self.seconds
             );
             if self.cut_short > 0 {
-                text += &format!("; {} programs ended at an accepted difference", self.cut_short);
+                text += &format!(
+                    "; {} ended at an accepted difference",
+                    programs(self.cut_short as usize)
+                );
             }
             text.push('\n');
         } else {
             text += &format!("{} against {}\n", self.b, self.a);
             for check in &self.checks {
                 text += &format!("  {:<8} {}\n", check.result, check.name);
+            }
+            if let Some(status) = &self.status {
+                text += &format!("the command ended with {status}\n");
             }
             for difference in &self.differences {
                 text += &format!("{}\n", difference.text);
@@ -215,7 +232,7 @@ impl Report {
         };
         if !self.differences.is_empty() {
             text += &match (random, again) {
-                (true, programs) => format!(", in {programs} programs\n"),
+                (true, failed) => format!(", in {}\n", programs(failed)),
                 (false, _) => "\n".to_owned(),
             };
         }
