@@ -340,19 +340,8 @@ impl fmt::Display for Find {
             self.difference.signature, self.program.seed, self.note
         )?;
         writeln!(f, "{}", self.difference.text)?;
-        writeln!(f, "-- program")?;
-        if self.program.layers.lower.len() + self.program.layers.upper.len() <= 40 {
-            for (layer, items) in [
-                ("lower", &self.program.layers.lower),
-                ("upper", &self.program.layers.upper),
-            ] {
-                for item in items {
-                    writeln!(f, "{layer} {:?} {:?}", item.path, item.what)?;
-                }
-            }
-        }
-        for event in self.program.events.iter().rev().take(40).rev() {
-            writeln!(f, "{event:?}")?;
+        for line in script::steps(&self.program) {
+            writeln!(f, "    {line}")?;
         }
         Ok(())
     }

@@ -4,6 +4,24 @@
 //! compares every result, the merged trees, the uppers, the layers after a remount and with the sides changed, and
 //! makes what differs small. `docs/differential.md` tells how.
 //!
+//! ```no_run
+//! use std::path::Path;
+//! use std::time::Duration;
+//!
+//! use plyfs::compare::{Hunt, Pair, Setting, Way};
+//!
+//! let plyfs = Path::new("/usr/bin/plyfs");
+//! let ways = Pair { a: Way::kernel(), b: Way::named("fuse-overlayfs", plyfs)? };
+//! let minute = Duration::from_secs(60);
+//! let hunt = Hunt { first_seed: 1, steps: 400, time: minute, programs: None, most_finds: 1, shrink: minute };
+//! // In a thread of its own, since the hunt moves its thread into another mount name space.
+//! let found = std::thread::spawn(move || hunt.run(&Setting::new(plyfs.into()), &ways, &mut |_, _| {}));
+//! for find in found.join().map_err(|_| "the hunt panicked")??.finds {
+//!     println!("{}\n{}", find.difference.text, find.script());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! From the bottom up: what a program is ([`Program`]), made by a generator that learns what exists; workers that do
 //! its calls, one process for each user and side; the judge, who knows the accepted differences; the engine that runs
 //! both in step; shrinking; the script that shows a find to anybody.

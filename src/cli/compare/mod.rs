@@ -114,8 +114,21 @@ pub(super) struct CompareArgs {
 const STEPS: u64 = 400;
 
 impl CompareArgs {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(mut self) -> Result<(), Failure> {
         env_logger::init();
+        // The walks of the layers change the working directory.
+        let paths = [
+            &mut self.script,
+            &mut self.replay,
+            &mut self.lower,
+            &mut self.upper,
+            &mut self.out,
+            &mut self.on,
+            &mut self.junit,
+        ];
+        for path in paths.into_iter().flatten() {
+            *path = std::path::absolute(&*path)?;
+        }
         if self.list_known {
             return list_known(self.json);
         }

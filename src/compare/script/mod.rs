@@ -13,6 +13,8 @@ use super::way::Way;
 
 /// What every script begins with.
 const HEAD: &str = include_str!("head.sh");
+/// How many items and events are shown in short.
+const MOST: usize = 40;
 /// The Python module that does the steps.
 const PRELUDE: &str = include_str!("prelude.py");
 
@@ -49,6 +51,32 @@ pub fn script(program: &Program, difference: &str, ways: &Pair<Way>) -> String {
             Some((_, rest)) => events = rest,
         }
     }
+}
+
+/// The program in short, as the lines of a script have it: the layers (unless they are large) and the last events.
+pub fn steps(program: &Program) -> Vec<String> {
+    let layers = [("l", &program.layers.lower), ("u", &program.layers.upper)];
+    let count: usize = layers.iter().map(|(_, items)| items.len()).sum();
+    let mut lines = Vec::new();
+    if count <= MOST {
+        for (layer, items) in layers {
+            lines.extend(items.iter().map(|item| layer_line(layer, item)));
+        }
+    } else {
+        lines.push(format!("... {count} items in the layers"));
+    }
+    let left_out = program.events.len().saturating_sub(MOST);
+    if left_out > 0 {
+        lines.push(format!("... {left_out} steps"));
+    }
+    lines.extend(program.events.iter().skip(left_out).map(|event| match event {
+        Event::Step { worker, call, .. } => format!("{worker}: {}", call::line(call)),
+        Event::DropCaches => "the kernel drops its caches".to_owned(),
+        Event::Compare => "everything is compared".to_owned(),
+        Event::Remount => "remount".to_owned(),
+        Event::Swap => "remount, each on the layers of the other".to_owned(),
+    }));
+    lines
 }
 
 /// A name for a comment or a quoted word of the shell.
