@@ -1,13 +1,12 @@
 //! One method for each request: decode, call the overlay, answer.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -18,6 +17,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
+use super::awake::Awake;
 use super::convert::{caller, errno, file_type, set_time};
 use super::io_mode::Modes;
 use super::shared::{Shared, reply_empty, reply_xattr};
@@ -47,32 +47,39 @@ const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 #[derive(Debug)]
 pub struct Handler {
     shared: Arc<Shared>,
-}
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    awake: Option<Awake>,
 }
 
 impl Handler {
     /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
-    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, ttl: Duration) -> Self {
+    pub fn new(
+        overlay: Arc<Overlay>,
+        device: OwnedFd,
+        backing: OwnedFd,
+        ttl: Duration,
+        awake: Option<Awake>,
+    ) -> Self {
         let lower_too = overlay.lower_is_final();
         let shared = Shared {
             overlay,
             device,
             modes: Modes::new(backing, lower_too),
             ttl,
+            opens_dirs: AtomicBool::new(false),
             files: Mutex::default(),
-            dirs: Mutex::default(),
             next_handle: AtomicU64::new(1),
         };
         Self {
             shared: Arc::new(shared),
+            awake,
         }
     }
 
     fn begin(&self) -> &Arc<Shared> {
         self.shared.overlay.count_request();
+        if let Some(awake) = &self.awake {
+            awake.request();
+        }
         &self.shared
     }
 
@@ -113,6 +120,10 @@ impl Filesystem for Handler {
         if let Err(nearest) = config.set_max_background(64) {
             log::debug!("at most {nearest} requests in the background");
         }
+        let opens_dirs = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.shared
+            .opens_dirs
+            .store(opens_dirs.is_ok(), Ordering::Relaxed);
         // Backing files may lie on a plain file system, and a kernel overlay may lie above the view.
         match (
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
@@ -298,12 +309,7 @@ impl Filesystem for Handler {
             Ok(open) => open,
             Err(error) => return reply.error(errno(error)),
         };
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let room = buffer.get_mut(..size).unwrap_or_default();
+        super::with_buffer(size as usize, |room| {
             match sysio::read_at(&*open.file(), room, offset) {
                 Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
                 Err(error) => reply.error(errno(error)),
@@ -366,25 +372,23 @@ impl Filesystem for Handler {
         });
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let shared = self.begin();
-        match shared.overlay.open_dir(ino.0) {
-            Ok(dir) => {
-                let handle = shared.handle();
-                shared.dirs.lock().insert(handle, Arc::new(dir));
-                reply.opened(FileHandle(handle), FopenFlags::empty());
-            }
-            Err(error) => reply.error(errno(error)),
-        }
+        // A directory needs no state here, and every change of it comes through the kernel, which may keep the listing.
+        let flags = if shared.ttl.is_zero() {
+            FopenFlags::empty()
+        } else if shared.opens_dirs.load(Ordering::Relaxed) {
+            return reply.error(fuser::Errno::ENOSYS);
+        } else {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        };
+        reply.opened(FileHandle(0), flags);
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let shared = self.begin();
-        let listed = shared.dir(fh).and_then(|dir| {
-            shared.overlay.list(&dir, offset, false, |entry| {
-                let name = OsStr::from_bytes(entry.name);
-                !reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
-            })
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.begin().overlay.list(ino.0, offset, false, |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            !reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -395,8 +399,8 @@ impl Filesystem for Handler {
     fn readdirplus(
         &self,
         req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
@@ -404,27 +408,25 @@ impl Filesystem for Handler {
         let room = wire::listing_room(&reply);
         let mut answer = Answer::new(req.unique().0);
         let mut counted = Vec::new();
-        let listed = shared.dir(fh).and_then(|dir| {
-            shared.overlay.list(&dir, offset, true, |entry| {
-                if !answer.fits(entry.name, room) {
-                    return false;
+        let listed = shared.overlay.list(ino.0, offset, true, |entry| {
+            if !answer.fits(entry.name, room) {
+                return false;
+            }
+            let none = EntryOut {
+                node: 0,
+                stat: None,
+                name_ttl: Duration::ZERO,
+                attr_ttl: Duration::ZERO,
+            };
+            let out = match &entry.known {
+                Some((node, stat)) => {
+                    counted.push(node.id);
+                    shared.entry_out(node.id, stat)
                 }
-                let none = EntryOut {
-                    node: 0,
-                    stat: None,
-                    name_ttl: Duration::ZERO,
-                    attr_ttl: Duration::ZERO,
-                };
-                let out = match &entry.known {
-                    Some((node, stat)) => {
-                        counted.push(node.id);
-                        shared.entry_out(node.id, stat)
-                    }
-                    None => none,
-                };
-                answer.dirent_plus(&out, entry.number, entry.next, entry.kind, entry.name);
-                true
-            })
+                None => none,
+            };
+            answer.dirent_plus(&out, entry.number, entry.next, entry.kind, entry.name);
+            true
         });
         match listed {
             // What was gathered before an error is handed out first; the next request meets the error again.
@@ -436,24 +438,10 @@ impl Filesystem for Handler {
         }
     }
 
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        reply.ok();
-        drop(self.begin().dirs.lock().remove(&fh.0));
-    }
-
-    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.run(true, move |shared| {
-            reply_empty(
-                reply,
-                shared.dir(fh).and_then(|dir| shared.overlay.fsync_dir(&dir.node)),
-            );
+            let overlay = &shared.overlay;
+            reply_empty(reply, overlay.node(ino.0).and_then(|dir| overlay.fsync_dir(&dir)));
         });
     }
 
@@ -545,7 +533,7 @@ impl Filesystem for Handler {
     fn ioctl(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         flags: IoctlFlags,
         cmd: u32,
@@ -559,9 +547,8 @@ impl Filesystem for Handler {
             return reply.error(fuser::Errno::ENOTTY);
         }
         let flags = if flags.contains(IoctlFlags::FUSE_IOCTL_DIR) {
-            shared
-                .dir(fh)
-                .and_then(|dir| shared.overlay.directory_flags(&dir.node))
+            let overlay = &shared.overlay;
+            overlay.node(ino.0).and_then(|dir| overlay.directory_flags(&dir))
         } else {
             shared.file(fh).and_then(|open| sysio::inode_flags(&*open.file()))
         };

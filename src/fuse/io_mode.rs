@@ -91,6 +91,11 @@ impl Modes {
         self.allowed.store(true, Ordering::Relaxed);
     }
 
+    /// Files of the lower are passed through.
+    pub fn passes_lower(&self) -> bool {
+        self.lower_too && self.allowed.load(Ordering::Relaxed)
+    }
+
     /// Chooses the mode of one more open.
     pub fn enter(&self, open: &OpenFile, uid: u32) -> Answered {
         let node = &open.node;

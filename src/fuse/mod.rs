@@ -1,14 +1,18 @@
 //! The protocol: decode a request, call the overlay, encode the answer.
 //!
 //! `handler.rs` has one short method for each request, `shared.rs` gives the answers, and `wire.rs` lays out
-//! those that fuser cannot express.
+//! those that fuser cannot express. `io_mode.rs` says who reads and writes a file, and `awake.rs` keeps the time that
+//! passes between a request and its answer short.
 
+mod awake;
 mod convert;
+mod fill;
 mod handler;
 mod io_mode;
 mod shared;
 mod wire;
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,8 +20,23 @@ use std::time::Duration;
 
 use fuser::{Config, INodeNo, Session, SessionACL};
 
-use crate::overlay::Overlay;
+use crate::overlay::{Outdated, Overlay};
+use awake::Awake;
 use handler::Handler;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `call` with this thread's buffer, cut to `size` bytes; what is in it is left from before.
+fn with_buffer<T>(size: usize, call: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        call(buffer.get_mut(..size).unwrap_or_default())
+    })
+}
 
 /// How requests are served.
 #[derive(Debug, Clone)]
@@ -28,6 +47,8 @@ pub struct ServeOptions {
     pub allow_root: bool,
     /// Threads that read requests, at least 1.
     pub threads: usize,
+    /// Keep idle processors near while requests flow, where that is allowed (option `latency=low`).
+    pub low_latency: bool,
 }
 
 /// A mounted session, ready to answer.
@@ -44,7 +65,8 @@ impl Server {
     pub fn start(fuse: OwnedFd, overlay: Arc<Overlay>, options: &ServeOptions) -> io::Result<Self> {
         let device = fuse.as_fd().try_clone_to_owned()?;
         let backing = device.try_clone()?;
-        let handler = Handler::new(Arc::clone(&overlay), device, backing, options.timeout);
+        let awake = if options.low_latency { Awake::start() } else { None };
+        let handler = Handler::new(Arc::clone(&overlay), device, backing, options.timeout, awake);
         // The kernel has checked who may enter; fuser's own check is needed for allow_root only.
         let acl = if options.allow_root {
             SessionACL::RootAndOwner
@@ -56,8 +78,13 @@ impl Server {
         config.n_threads = Some(options.threads.max(1));
         let session = Session::from_fd(handler, fuse, acl, config)?;
         let notifier = session.notifier();
-        overlay.on_invalidate(move |node| {
-            if let Err(error) = notifier.inval_inode(INodeNo(node), -1, 0) {
+        // What is cached from this offset on goes too; a negative one means nothing of it.
+        overlay.on_invalidate(move |node, outdated| {
+            let offset = match outdated {
+                Outdated::Attributes => -1,
+                Outdated::Listing => 0,
+            };
+            if let Err(error) = notifier.inval_inode(INodeNo(node), offset, 0) {
                 log::debug!("invalidate node {node}: {error}");
             }
         });

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request};
 use parking_lot::Mutex;
 
 use super::convert::{errno, file_attr};
+use super::fill::fill;
 use super::io_mode::{Answered, Modes};
 use super::wire::{Answer, EntryOut};
-use crate::overlay::{Node, NodeId, OpenDir, OpenFile, Overlay};
+use crate::overlay::{Node, NodeId, OpenFile, Overlay};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result};
 
@@ -26,9 +27,10 @@ pub(super) struct Shared {
     pub(super) device: OwnedFd,
     pub(super) modes: Modes,
     pub(super) ttl: Duration,
+    /// The kernel may be told to open directories by itself.
+    pub(super) opens_dirs: AtomicBool,
     /// Open files, each with the user it was opened for.
     pub(super) files: Mutex<HashMap<u64, (Arc<OpenFile>, u32)>>,
-    pub(super) dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     pub(super) next_handle: AtomicU64,
 }
 
@@ -43,10 +45,6 @@ impl Shared {
             .get(&handle.0)
             .map(|(open, _)| Arc::clone(open))
             .ok_or(Errno::BADF)
-    }
-
-    pub(super) fn dir(&self, handle: FileHandle) -> Result<Arc<OpenDir>> {
-        self.dirs.lock().get(&handle.0).cloned().ok_or(Errno::BADF)
     }
 
     pub(super) fn entry_out<'a>(&self, node: NodeId, stat: &'a Stat) -> EntryOut<'a> {
@@ -113,6 +111,7 @@ impl Shared {
     }
 
     pub(super) fn reply_open(&self, unique: u64, uid: u32, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
+        let result = result.inspect(|open| fill(self, open));
         match result.and_then(|open| self.add_file(open, uid)) {
             Ok((handle, flags, backing)) => {
                 let mut answer = Answer::new(unique);

@@ -23,6 +23,7 @@ pub mod mountinfo;
 pub mod options;
 pub mod place;
 pub mod private;
+mod readahead;
 pub mod registry;
 pub mod server;
 pub mod setup;

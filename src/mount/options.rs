@@ -36,6 +36,8 @@ pub struct Options {
     pub xattr: XattrNamespace,
     /// `timeout=`
     pub timeout: Duration,
+    /// `latency=`
+    pub low_latency: bool,
     /// `fsname=`
     pub fsname: Option<OsString>,
     /// `debug`
@@ -57,6 +59,7 @@ impl Default for Options {
             fsync: FsyncMode::Auto,
             xattr: XattrNamespace::Auto,
             timeout: DEFAULT_TIMEOUT,
+            low_latency: true,
             fsname: None,
             debug: false,
             remount: false,
@@ -202,6 +205,13 @@ impl Options {
                 self.timeout =
                     seconds(value).ok_or_else(|| bad("the value is a number of seconds, 0 or more"))?
             }
+            "latency" => {
+                self.low_latency = match value {
+                    b"low" => true,
+                    b"any" => false,
+                    _ => return Err(bad("the value is 'low' or 'any'")),
+                }
+            }
             "index" => match value {
                 b"off" => {}
                 b"on" => {
@@ -294,9 +304,9 @@ impl Options {
                 });
             }
             "remount" => self.remount = true,
-            "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "index"
-            | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity" | "lowerdir+"
-            | "datadir+" => {
+            "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "latency"
+            | "index" | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity"
+            | "lowerdir+" | "datadir+" => {
                 return Err(OptionError::BadValue {
                     word: lossy(word),
                     wanted: "it needs a value, as in 'name=value'",
@@ -486,6 +496,8 @@ mod tests {
         assert_eq!(parse("timeout=1.5").unwrap().timeout, Duration::from_millis(1500));
         assert_eq!(parse("fsync=strict").unwrap().fsync, FsyncMode::Strict);
         assert_eq!(parse("volatile").unwrap().fsync, FsyncMode::Volatile);
+        assert!(parse("latency=low").unwrap().low_latency);
+        assert!(!parse("latency=any").unwrap().low_latency);
         assert_eq!(parse("userxattr").unwrap().xattr, XattrNamespace::User);
         for bad in [
             "timeout=-1",
@@ -493,6 +505,8 @@ mod tests {
             "timeout=inf",
             "timeout",
             "fsync=no",
+            "latency=none",
+            "latency",
             "xino=maybe",
             "ro=1",
             "nofail=1",

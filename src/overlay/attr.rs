@@ -247,18 +247,27 @@ impl Overlay {
     /// EROFS for a read-only view; what copy-up or the calls on the upper object return.
     pub fn setattr(&self, id: NodeId, changes: &Changes, open: Option<&OpenFile>, pid: u32) -> Result<Stat> {
         let node = self.node(id)?;
-        self.copy_up(&node, changes.size)?;
+        // The answer has the new attributes, if there is one.
+        let copied = self.copy_up_untold(&node, changes.size)?;
+        let changed = self.change(&node, changes, open, pid);
+        if copied && changed.is_err() {
+            self.attributes_changed(&node);
+        }
+        changed
+    }
+
+    fn change(&self, node: &Arc<Node>, changes: &Changes, open: Option<&OpenFile>, pid: u32) -> Result<Stat> {
         let fd = match open {
             Some(open) => open.file(),
-            None if changes.size.is_some() => self.open_upper(&node, libc::O_WRONLY)?,
-            None => self.upper_object(&node)?,
+            None if changes.size.is_some() => self.open_upper(node, libc::O_WRONLY)?,
+            None => self.upper_object(node)?,
         };
         if let Some(size) = changes.size {
             match open {
                 Some(_) => io::truncate(&fd, size)?,
                 None => io::truncate_path(&fd, size)?,
             }
-            self.drop_suid(&node, &fd, pid)?;
+            self.drop_suid(node, &fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
         // A request that changes nothing is how chown(2) without ids arrives, which drops setuid bits all the
@@ -276,7 +285,7 @@ impl Overlay {
         if (changes.atime, changes.mtime) != (SetTime::Keep, SetTime::Keep) {
             at::set_times_fd(&fd, changes.atime, changes.mtime)?;
         }
-        Ok(self.shown(&node, stat::stat_fd(&fd)?))
+        Ok(self.shown(node, stat::stat_fd(&fd)?))
     }
 
     /// Drops setuid and setgid for a change of the data, unless the caller may keep them (K103).

@@ -49,8 +49,17 @@ impl Overlay {
     /// EROFS for a read-only view; ENOSPC, EDQUOT, EIO, EACCES, EPERM, EOVERFLOW (K69) from the calls made;
     /// ESTALE for an object that is gone. The upper is then as it was.
     pub fn copy_up(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+        if self.copy_up_untold(node, limit)? {
+            self.attributes_changed(node);
+        }
+        Ok(())
+    }
+
+    /// As [`Overlay::copy_up`], for who tells the kernel the new attributes of the node anyway. Answers whether there
+    /// was anything to do.
+    pub(super) fn copy_up_untold(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<bool> {
         if node.upper().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         self.work()?;
         let mut missing = Vec::new();
@@ -63,15 +72,17 @@ impl Overlay {
             link = l.parent.link();
         }
         while let Some(dir) = missing.pop() {
-            self.copy_up_one(&dir, None)?;
+            if self.copy_up_one(&dir, None)? {
+                self.attributes_changed(&dir);
+            }
         }
         self.copy_up_one(node, limit)
     }
 
-    fn copy_up_one(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+    fn copy_up_one(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<bool> {
         let _copying = node.copying.lock();
         if node.upper().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let done = match node.link() {
             Some(link) => self.copy_up_named(node, &link, limit),
@@ -80,8 +91,7 @@ impl Overlay {
         match done {
             Ok(()) => {
                 self.stats.copy_ups.fetch_add(1, Ordering::Relaxed);
-                self.attributes_changed(node);
-                Ok(())
+                Ok(true)
             }
             Err(errno) => {
                 log::warn!("copy-up {}: {errno}", node.path());
@@ -310,6 +320,7 @@ impl Overlay {
             };
         }
         let before = stat::stat_fd(&to)?;
+        let shown = node.state().number;
         if has_origin {
             self.mark_impure(parent, &to)?;
         }
@@ -337,7 +348,11 @@ impl Overlay {
         if self.fsync == FsyncMode::Strict {
             io::sync(at::reopen_dir(&to)?, false)?;
         }
-        self.attributes_changed(parent);
+        if node.state().number == shown {
+            self.attributes_changed(parent);
+        } else {
+            self.listing_changed(parent);
+        }
         Ok(())
     }
 

@@ -44,13 +44,13 @@ impl Overlay {
         }
         let mut tries = 8;
         loop {
-            let (file, on_lower, mode) = self.at_spot(&node, |spot| {
+            let (file, on_lower, stat) = self.at_spot(&node, |spot| {
                 let file = open_place(&spot.place, flags & PASSED_ON)?;
                 let stat = stat::stat_fd(&file)?;
                 spot.check(&stat)?;
-                Ok((file, spot.layer == Layer::Lower, stat.mode))
+                Ok((file, spot.layer == Layer::Lower, stat))
             })?;
-            let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, mode);
+            let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, &stat);
             open.runs = flags & TO_RUN != 0;
             let open = Arc::new(open);
             let mut state = node.state();
@@ -81,7 +81,7 @@ impl Overlay {
             Ok(made) => {
                 let file = made.file.ok_or(Errno::IO)?;
                 let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-                let open = OpenFile::new(Arc::clone(&made.node), file, false, writes, made.stat.mode);
+                let open = OpenFile::new(Arc::clone(&made.node), file, false, writes, &made.stat);
                 let open = Arc::new(open);
                 made.node.state().open.push(Arc::downgrade(&open));
                 Ok((made.node, made.stat, open))

@@ -28,7 +28,7 @@ pub use attr::{Changes, Ownership};
 pub use config::{FsyncMode, LayerConfig, SetupError, UpperDirs, XattrNamespace};
 pub use create::{Caller, Made, NewObject};
 pub use dirs::Layer;
-pub use listing::{Listed, OpenDir};
+pub use listing::Listed;
 pub use node::{Node, NodeId, OpenFile, ROOT};
 pub use rename::RenameFlag;
 
@@ -50,12 +50,22 @@ pub struct Stats {
     pub copied_bytes: AtomicU64,
 }
 
-/// Tells the kernel that what it remembers about a node's attributes is out of date.
-type Invalidate = Box<dyn Fn(NodeId) + Send + Sync>;
+/// What of the kernel's memory of a node is out of date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outdated {
+    /// The attributes.
+    Attributes,
+    /// The attributes, and the listing of a directory.
+    Listing,
+}
+
+/// Tells the kernel.
+type Invalidate = Box<dyn Fn(NodeId, Outdated) + Send + Sync>;
 
 /// One merged view.
 pub struct Overlay {
     dirs: Dirs,
+    listings: listing::Listings,
     work: Option<Work>,
     nodes: Nodes,
     marks: Namespace,
@@ -145,6 +155,7 @@ impl Overlay {
         });
         Ok(Self {
             dirs: Dirs::new(config.lower, upper.map(|(fd, _)| fd), config::descriptor_limit()),
+            listings: listing::Listings::default(),
             work,
             nodes,
             marks,
@@ -160,8 +171,8 @@ impl Overlay {
         })
     }
 
-    /// Installs the way to tell the kernel about attributes that changed behind its back.
-    pub fn on_invalidate(&self, call: impl Fn(NodeId) + Send + Sync + 'static) {
+    /// Installs the way to tell the kernel about what changed behind its back.
+    pub fn on_invalidate(&self, call: impl Fn(NodeId, Outdated) + Send + Sync + 'static) {
         if self.invalidate.set(Box::new(call)).is_err() {
             log::debug!("the view is served already");
         }
@@ -169,7 +180,14 @@ impl Overlay {
 
     fn attributes_changed(&self, node: &Node) {
         if let Some(call) = self.invalidate.get() {
-            call(node.id);
+            call(node.id, Outdated::Attributes);
+        }
+    }
+
+    /// Numbers in the listing of a directory changed, as no change through the kernel would tell it.
+    fn listing_changed(&self, dir: &Node) {
+        if let Some(call) = self.invalidate.get() {
+            call(dir.id, Outdated::Listing);
         }
     }
 
@@ -208,6 +226,7 @@ impl Overlay {
     pub fn forget(&self, id: NodeId, count: u64) {
         for dir in self.nodes.forget(id, count) {
             self.dirs.forget(dir);
+            self.listings.forget(dir);
         }
         if self.nodes.shrink() {
             crate::sys::memory::trim();

@@ -79,6 +79,8 @@ pub struct Node {
     pub copying: Mutex<()>,
     /// Held while names in this directory change.
     pub entries: Mutex<()>,
+    /// The data of the lower's file was given to the kernel.
+    pub filled: AtomicBool,
     /// The kernel wrote the file itself, past its page cache for this node.
     pub cache_bypassed: AtomicBool,
     /// Its capability was removed by the request before this one.
@@ -94,6 +96,7 @@ impl Node {
             kind: birth.kind,
             copying: Mutex::new(()),
             entries: Mutex::new(()),
+            filled: AtomicBool::new(false),
             cache_bypassed: AtomicBool::new(false),
             capability_removed: AtomicBool::new(false),
             state: Mutex::new(State {
@@ -185,11 +188,13 @@ pub struct OpenFile {
     pub runs: bool,
     /// The file's mode when it was opened.
     pub mode: u32,
+    /// Its size then, bytes.
+    pub size: u64,
 }
 
 impl OpenFile {
     /// Wraps a real file.
-    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, mode: u32) -> Self {
+    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, stat: &Stat) -> Self {
         let on_lower = AtomicBool::new(on_lower);
         Self {
             node,
@@ -197,7 +202,8 @@ impl OpenFile {
             on_lower,
             writes,
             runs: false,
-            mode,
+            mode: stat.mode,
+            size: stat.size,
         }
     }
 

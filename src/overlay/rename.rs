@@ -180,6 +180,13 @@ impl Overlay {
             at::rename_at(&from_dir, from.name, &to_dir, to.name, how)?;
             self.record(from, to, exchange);
         }
+        if !Arc::ptr_eq(&from.parent, &to.parent) {
+            // Their `..` is another one now.
+            let moved = [Some(source), to.node.as_ref().filter(|_| exchange)];
+            for dir in moved.into_iter().flatten().filter(|node| node.is_dir()) {
+                self.listing_changed(dir);
+            }
+        }
         if plan == RenamePlan::SwapAndClear
             && let Err(errno) = at::unlink_at(&from_dir, from.name)
         {

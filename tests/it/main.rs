@@ -17,6 +17,7 @@
 )]
 
 mod builder;
+mod caches;
 mod cli;
 mod common;
 mod compare;
