@@ -40,6 +40,7 @@ impl Room {
             .arg("compare")
             .args(words)
             .env("TMPDIR", scratch)
+            .current_dir(self.dir.path())
             .stdin(Stdio::null());
         command
     }
@@ -122,8 +123,8 @@ fn a_difference_is_shrunk_and_can_be_reproduced() {
         return;
     }
     let room = Room::new();
-    let (out, junit) = (room.path("finds"), room.path("results.xml"));
-    let (out, junit) = (out.to_str().unwrap(), junit.to_str().unwrap());
+    // Relative to where the command is called, whatever it does with its own working directory.
+    let (out, junit) = ("finds", "results.xml");
     let words = [
         "--b",
         NO_OVERLAY,
@@ -137,9 +138,13 @@ fn a_difference_is_shrunk_and_can_be_reproduced() {
     let more = ["--shrink", "8", "--out", out, "--junit", junit];
     let (said, _) = status(&room.run(&[&words[..], &more].concat()), 1);
     assert!(said.contains("1 difference"), "{said}");
-    assert!(std::fs::read_to_string(junit).unwrap().contains("failures=\"1\""));
+    assert!(
+        std::fs::read_to_string(room.path(junit))
+            .unwrap()
+            .contains("failures=\"1\"")
+    );
 
-    let files: Vec<PathBuf> = std::fs::read_dir(out)
+    let files: Vec<PathBuf> = std::fs::read_dir(room.path(out))
         .unwrap()
         .map(|e| e.unwrap().path())
         .collect();
@@ -313,6 +318,7 @@ fn ways_that_are_none_and_wrong_usage() {
         (&["--ops", "5", "--", "true"], "go with random programs"),
         (&["--replay", "x", "--", "true"], "cannot be used with"),
         (&["--minutes", "soon"], "invalid value"),
+        (&["--ops", "0"], "invalid value"),
     ] {
         let (_, said) = status(&room.run(words), 2);
         assert!(said.contains(reason), "{words:?}: {said}");

@@ -70,16 +70,16 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "replay")]
     upper: Option<PathBuf>,
     /// How many seconds a script or a program may take in one view.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Where the random programs begin [default: a new one].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Make about this many calls.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     ops: Option<u64>,
     /// Go on for so many minutes [default: 1, or no limit with --ops].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     minutes: Option<u64>,
     /// End after so many differences of different kind.
     #[arg(long, value_name = "N", default_value_t = 1)]
