@@ -30,15 +30,15 @@ pub const MOVING_DIRECTORY: &str = "K52";
 pub const TABLE: &[Known] = &[
     Known {
         id: HIDDEN_WHITEOUT,
-        reason: "the kernel lists a raw whiteout of an unmerged directory though lookup says ENOENT; we hide it",
+        reason: "the kernel lists a raw whiteout of an unmerged directory though lookup says ENOENT; plyfs hides it",
     },
     Known {
         id: CUT_LINK_NUMBER,
-        reason: "the kernel gives a copied-up name of a lower hard-link group a new st_ino; ours keeps it",
+        reason: "the kernel gives a copied-up name of a lower hard-link group a new st_ino; plyfs keeps it",
     },
     Known {
         id: DELETED_LINKS,
-        reason: "a deleted lower file held open says nlink 1 in the kernel; ours says 0",
+        reason: "a deleted lower file held open says nlink 1 in the kernel; plyfs says 0",
     },
     Known {
         id: GROUP_LINKS,
@@ -50,11 +50,11 @@ pub const TABLE: &[Known] = &[
     },
     Known {
         id: STALE_METADATA,
-        reason: "metadata of a deleted lower file through its descriptor: EEXIST in the kernel, a flaw; ours does it or says ESTALE",
+        reason: "metadata of a deleted lower file through its descriptor: EEXIST in the kernel, a flaw; plyfs does it or says ESTALE",
     },
     Known {
         id: STRAY_WHITEOUTS,
-        reason: "rmdir of a directory that holds only stray whiteouts: ENOTEMPTY in the kernel; ours succeeds. The program ends there",
+        reason: "rmdir of a directory that holds only stray whiteouts: ENOTEMPTY in the kernel; plyfs succeeds. The program ends there",
     },
     Known {
         id: NO_TMPFILE,

@@ -242,20 +242,20 @@ fn a_script_that_hangs_or_kills_its_mount() {
         room.write(name, &text).to_str().unwrap().to_owned()
     };
     let hangs = only_fuse("hangs.sh", "sleep 1000");
-    let (said, _) = status(&room.run(&["--script", &hangs, "--limit", "1"]), 1);
+    let (said, _) = status(&room.run(&["--script", &hangs, "--limit", "5"]), 1);
     assert!(
-        said.contains("did not end within 1 s on plyfs, and was killed"),
+        said.contains("did not end within 5 s on plyfs, and was killed"),
         "{said}"
     );
     // On the reference it is a failure: there is nothing to compare with.
     let (_, said) = status(
         &room.run(&[
-            "--a", "plyfs", "--b", "kernel", "--script", &hangs, "--limit", "1",
+            "--a", "plyfs", "--b", "kernel", "--script", &hangs, "--limit", "5",
         ]),
         1,
     );
     assert!(
-        said.contains("did not end within 1 s on plyfs, and was killed"),
+        said.contains("did not end within 5 s on plyfs, and was killed"),
         "{said}"
     );
 
