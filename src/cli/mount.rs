@@ -37,6 +37,12 @@ Words for -o, separated by commas. A backslash keeps ',' ':' and '\\' in a name:
   passthrough=all files of the lower too; a file opened before it is copied up
                   is then read with its old data until it is closed
   passthrough=off everything goes through the server
+  writeback       the kernel gathers what is written and hands it on when a
+                  file is closed or synced; for mounts by an ordinary user,
+                  whose files cannot be passed through (then none is)
+  latency=low     while requests flow, keep idle processors from sleeping
+                  deeply, where the server may ask for it (default)
+  latency=any     leave them alone
   fsname=NAME     the source that mount(8), findmnt and df show (default: the
                   SOURCE of the form of mount(8), or the lower directory)
   debug           log every decision: to standard error with -f, else to a

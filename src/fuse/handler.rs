@@ -51,6 +51,7 @@ pub struct Handler {
     shared: Arc<Shared>,
     awake: Option<Awake>,
     passthrough: Passthrough,
+    writeback: bool,
 }
 
 impl Handler {
@@ -61,6 +62,7 @@ impl Handler {
             device,
             modes: Modes::new(backing),
             ttl: options.timeout,
+            writeback: AtomicBool::new(false),
             opens_dirs: AtomicBool::new(false),
             files: Mutex::default(),
             next_handle: AtomicU64::new(1),
@@ -76,6 +78,7 @@ impl Handler {
             shared,
             awake: if options.low_latency { Awake::start() } else { None },
             passthrough: options.passthrough,
+            writeback: options.writeback,
         }
     }
 
@@ -90,6 +93,10 @@ impl Handler {
             awake.request();
         }
         &self.shared
+    }
+
+    fn writes_are_gathered(&self) -> bool {
+        self.shared.writeback.load(Ordering::Relaxed)
     }
 
     /// Runs a job here, or in a thread of its own when it may take long.
@@ -138,6 +145,15 @@ impl Filesystem for Handler {
         self.shared
             .opens_dirs
             .store(opens_dirs.is_ok(), Ordering::Relaxed);
+        if self.writeback {
+            match config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE) {
+                Ok(()) => {
+                    self.shared.writeback.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(missing) => log::info!("writes are not gathered: the kernel does not offer {missing:?}"),
+            }
+        }
         // Backing files may lie on a plain file system, and a kernel overlay may lie above the view.
         match (
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
@@ -309,7 +325,13 @@ impl Filesystem for Handler {
         let (unique, uid, pid) = (req.unique().0, req.uid(), req.pid());
         self.run(writes && self.shared.is_large(ino.0), move |shared| {
             let ready = shared.modes.ready(ino.0);
-            let opened = shared.overlay.open_file(ino.0, flags.0, pid, ready);
+            let mut opened = shared
+                .overlay
+                .open_file(ino.0, shared.real_flags(flags.0), pid, ready);
+            if matches!(opened, Err(Errno::ACCESS)) {
+                // Not to be read by an unprivileged server; it is written as it comes then.
+                opened = shared.overlay.open_file(ino.0, flags.0, pid, None);
+            }
             shared.reply_open(unique, uid, reply, opened);
         });
     }
@@ -363,7 +385,8 @@ impl Filesystem for Handler {
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        // What the kernel gathered has come by then; it need not ask again.
+        reply.error(fuser::Errno::ENOSYS);
     }
 
     fn release(
@@ -526,6 +549,7 @@ impl Filesystem for Handler {
     ) {
         let shared = self.begin();
         let caller = caller(req, umask);
+        let flags = shared.real_flags(flags);
         let created = shared
             .overlay
             .create(parent.0, name.as_bytes(), mode, flags, caller);
@@ -613,14 +637,20 @@ impl Filesystem for Handler {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self
-            .begin()
-            .file(fh)
-            .and_then(|open| sysio::seek(&*open.file(), offset, whence))
-        {
-            Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
-            Err(error) => reply.error(errno(error)),
-        }
+        let gathers = self.writes_are_gathered();
+        self.run(gathers, move |shared| {
+            let found = shared.file(fh).and_then(|open| {
+                if gathers {
+                    // The real file lacks what the kernel still has, and hands over before it forgets its pages.
+                    shared.overlay.data_outdated(&open.node);
+                }
+                sysio::seek(&*open.file(), offset, whence)
+            });
+            match found {
+                Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn copy_file_range(

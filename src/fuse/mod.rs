@@ -49,6 +49,8 @@ pub struct ServeOptions {
     pub timeout: Duration,
     /// Whose files the kernel reads and writes by itself (option `passthrough=`).
     pub passthrough: Passthrough,
+    /// The kernel gathers what is written and passes it on later (option `writeback`); nothing is passed through then.
+    pub writeback: bool,
     /// Only root and the mounting user may use the view (option `allow_root`).
     pub allow_root: bool,
     /// Threads that read requests, at least 1.
@@ -88,7 +90,7 @@ impl Server {
         overlay.on_invalidate(move |node, outdated| {
             let offset = match outdated {
                 Outdated::Attributes => -1,
-                Outdated::Listing => 0,
+                Outdated::Pages => 0,
             };
             if let Err(error) = notifier.inval_inode(INodeNo(node), offset, 0) {
                 log::debug!("invalidate node {node}: {error}");

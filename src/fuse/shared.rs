@@ -15,7 +15,7 @@ use super::io_mode::{Answered, Modes};
 use super::wire::{Answer, EntryOut};
 use crate::overlay::{Node, NodeId, OpenFile, Overlay};
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, Result};
+use crate::sys::{Errno, Result, io};
 
 /// Copying more than this up is left to a thread of its own, so that other requests need not wait.
 const LARGE: u64 = 1 << 20;
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) device: OwnedFd,
     pub(super) modes: Modes,
     pub(super) ttl: Duration,
+    /// The kernel gathers what is written.
+    pub(super) writeback: AtomicBool,
     /// The kernel may be told to open directories by itself.
     pub(super) opens_dirs: AtomicBool,
     /// Open files, each with the user it was opened for.
@@ -110,6 +112,11 @@ impl Shared {
             Answered::Stale => return Err(Errno::STALE),
             Answered::Busy => return Err(Errno::TXTBSY),
         };
+        let mode = if self.writeback.load(Ordering::Relaxed) && io::is_write_only(&*open.file())? {
+            mode | FopenFlags::FOPEN_DIRECT_IO
+        } else {
+            mode
+        };
         self.files.lock().insert(handle, (open, uid));
         Ok((handle, mode | FopenFlags::FOPEN_NOFLUSH, backing))
     }
@@ -144,6 +151,15 @@ impl Shared {
                 .into_iter()
                 .any(|id| self.modes.would_keep_suid(id))
         })
+    }
+
+    /// The flags to open a real file with: who gathers writes has to read the rest of a page first.
+    pub(super) fn real_flags(&self, flags: i32) -> i32 {
+        if self.writeback.load(Ordering::Relaxed) && flags & libc::O_ACCMODE == libc::O_WRONLY {
+            flags & !libc::O_ACCMODE | libc::O_RDWR
+        } else {
+            flags
+        }
     }
 
     /// True if an operation on the node means copying much data first.

@@ -41,6 +41,8 @@ pub struct Options {
     pub low_latency: bool,
     /// `passthrough=`
     pub passthrough: Passthrough,
+    /// `writeback`
+    pub writeback: bool,
     /// `fsname=`
     pub fsname: Option<OsString>,
     /// `debug`
@@ -64,6 +66,7 @@ impl Default for Options {
             timeout: DEFAULT_TIMEOUT,
             low_latency: true,
             passthrough: Passthrough::default(),
+            writeback: false,
             fsname: None,
             debug: false,
             remount: false,
@@ -275,7 +278,7 @@ impl Options {
             "ro" | "rw" | "suid" | "nosuid" | "dev" | "nodev" | "exec" | "noexec" | "atime" | "noatime"
             | "relatime" | "norelatime" | "strictatime" | "nodiratime" | "symfollow" | "nosymfollow"
             | "sync" | "dirsync" | "allow_other" | "allow_root" | "auto_unmount" | "volatile"
-            | "userxattr" | "debug" => return Err(bad(FLAG)),
+            | "userxattr" | "debug" | "writeback" => return Err(bad(FLAG)),
             name if ACCEPTED.contains(&name) => return Err(bad(FLAG)),
             _ => return Err(OptionError::Unknown(lossy(word))),
         }
@@ -309,6 +312,7 @@ impl Options {
             "volatile" => self.fsync = FsyncMode::Volatile,
             "userxattr" => self.xattr = XattrNamespace::User,
             "debug" => self.debug = true,
+            "writeback" => self.writeback = true,
             "drop_privileges" => {
                 return Err(OptionError::Unsupported {
                     word: lossy(word),
@@ -513,6 +517,7 @@ mod tests {
         assert_eq!(parse("volatile").unwrap().fsync, FsyncMode::Volatile);
         assert!(parse("latency=low").unwrap().low_latency);
         assert!(!parse("latency=any").unwrap().low_latency);
+        assert!(parse("writeback").unwrap().writeback);
         assert_eq!(parse("userxattr").unwrap().xattr, XattrNamespace::User);
         for bad in [
             "timeout=-1",
@@ -521,6 +526,7 @@ mod tests {
             "timeout",
             "fsync=no",
             "latency=none",
+            "writeback=on",
             "latency",
             "xino=maybe",
             "passthrough",

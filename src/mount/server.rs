@@ -239,6 +239,7 @@ fn serve(
     let options = ServeOptions {
         timeout: request.options.timeout,
         passthrough: request.options.passthrough,
+        writeback: request.options.writeback,
         allow_root: request.options.allow_root,
         threads: THREADS,
         low_latency: request.options.low_latency,

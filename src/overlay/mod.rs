@@ -60,8 +60,8 @@ pub struct Stats {
 pub enum Outdated {
     /// The attributes.
     Attributes,
-    /// The attributes, and the listing of a directory.
-    Listing,
+    /// The attributes, and the cached pages: a file's data, or the listing of a directory.
+    Pages,
 }
 
 /// Tells the kernel.
@@ -213,10 +213,17 @@ impl Overlay {
         }
     }
 
+    /// Has the kernel hand over what it gathered of a file's data, and forget its pages.
+    pub fn data_outdated(&self, node: &Node) {
+        if let Some(call) = self.invalidate.get() {
+            call(node.id, Outdated::Pages);
+        }
+    }
+
     /// Numbers in the listing of a directory changed, as no change through the kernel would tell it.
     fn listing_changed(&self, dir: &Node) {
         if let Some(call) = self.invalidate.get() {
-            call(dir.id, Outdated::Listing);
+            call(dir.id, Outdated::Pages);
         }
     }
 

@@ -61,6 +61,15 @@ pub fn write_all_at(fd: impl AsFd, data: &[u8], position: u64) -> Result<()> {
     }
 }
 
+/// True for a descriptor by which nothing can be read.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn is_write_only(fd: impl AsFd) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(flags.intersection(rustix::fs::OFlags::RWMODE) == rustix::fs::OFlags::WRONLY)
+}
+
 /// Sets the size of an open file.
 ///
 /// # Errors
