@@ -115,6 +115,17 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "Better, and a side effect of FUSE's page cache.",
     },
     Difference {
+        id: "old-readers",
+        rule: "K110, K112",
+        kernel: "A descriptor opened before a copy-up reads the new data afterwards, and its locks hold against those who \
+                 open the file later.",
+        plyfs: "So it is, except with `passthrough=all` where the server may use it: such a descriptor goes on reading the \
+                old data, its locks hold only against others from before, and it cannot be opened again through `/proc` \
+                (ESTALE).",
+        why: "The kernel reads one file for all opens of an object. That is the price of reading the lower at native \
+              speed on a writable view; see [io-modes.md](io-modes.md).",
+    },
+    Difference {
         id: "chattr",
         rule: "K68",
         kernel: "chattr works on the view; append-only and immutable are kept in X.protattr.",

@@ -2,14 +2,17 @@
 //!
 //! `handler.rs` has one short method for each request, `shared.rs` gives the answers, and `wire.rs` lays out
 //! those that fuser cannot express. `io_mode.rs` says who reads and writes a file, and `awake.rs` keeps the time that
-//! passes between a request and its answer short.
+//! passes between a request and its answer short. `traced.rs` stands before the handler and tells listeners of each
+//! request.
 
 mod awake;
 mod convert;
 mod fill;
 mod handler;
 mod io_mode;
+mod kept;
 mod shared;
+mod traced;
 mod wire;
 
 use std::cell::RefCell;
@@ -21,8 +24,9 @@ use std::time::Duration;
 use fuser::{Config, INodeNo, Session, SessionACL};
 
 use crate::overlay::{Outdated, Overlay};
-use awake::Awake;
 use handler::Handler;
+pub use io_mode::Passthrough;
+use traced::Traced;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -43,6 +47,8 @@ fn with_buffer<T>(size: usize, call: impl FnOnce(&mut [u8]) -> T) -> T {
 pub struct ServeOptions {
     /// How long the kernel may trust names and attributes (option `timeout=`, seconds).
     pub timeout: Duration,
+    /// Whose files the kernel reads and writes by itself (option `passthrough=`).
+    pub passthrough: Passthrough,
     /// Only root and the mounting user may use the view (option `allow_root`).
     pub allow_root: bool,
     /// Threads that read requests, at least 1.
@@ -54,7 +60,7 @@ pub struct ServeOptions {
 /// A mounted session, ready to answer.
 #[derive(Debug)]
 pub struct Server {
-    session: Session<Handler>,
+    session: Session<Traced>,
 }
 
 impl Server {
@@ -65,8 +71,7 @@ impl Server {
     pub fn start(fuse: OwnedFd, overlay: Arc<Overlay>, options: &ServeOptions) -> io::Result<Self> {
         let device = fuse.as_fd().try_clone_to_owned()?;
         let backing = device.try_clone()?;
-        let awake = if options.low_latency { Awake::start() } else { None };
-        let handler = Handler::new(Arc::clone(&overlay), device, backing, options.timeout, awake);
+        let handler = Handler::new(Arc::clone(&overlay), device, backing, options);
         // The kernel has checked who may enter; fuser's own check is needed for allow_root only.
         let acl = if options.allow_root {
             SessionACL::RootAndOwner
@@ -76,6 +81,7 @@ impl Server {
         let mut config = Config::default();
         config.acl = acl;
         config.n_threads = Some(options.threads.max(1));
+        let handler = Traced { handler };
         let session = Session::from_fd(handler, fuse, acl, config)?;
         let notifier = session.notifier();
         // What is cached from this offset on goes too; a negative one means nothing of it.

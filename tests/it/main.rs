@@ -24,10 +24,13 @@ mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod explain;
 mod fuzz;
 mod layer_lower;
+mod lesson;
 mod oracles;
 mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod trace;
