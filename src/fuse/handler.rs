@@ -23,6 +23,7 @@ use super::convert::{caller, errno, file_type, set_time};
 use super::io_mode::{Modes, Passthrough};
 use super::shared::{Shared, reply_empty, reply_xattr};
 use super::wire::{self, Answer, EntryOut};
+use crate::overlay::trace;
 use crate::overlay::{Changes, NewObject, Overlay, Ownership, RenameFlag};
 use crate::sys::{Errno, io as sysio};
 
@@ -78,6 +79,11 @@ impl Handler {
         }
     }
 
+    /// The view.
+    pub(super) fn overlay(&self) -> &Arc<Overlay> {
+        &self.shared.overlay
+    }
+
     fn begin(&self) -> &Arc<Shared> {
         self.shared.overlay.count_request();
         if let Some(awake) = &self.awake {
@@ -92,6 +98,11 @@ impl Handler {
         if !slow {
             return job(&shared);
         }
+        let request = trace::carry();
+        let job = move |shared: &Shared| {
+            let _request = request.go_on();
+            job(shared);
+        };
         let job = Arc::new(Mutex::new(Some(job)));
         let take = |job: &Mutex<Option<_>>| job.lock().take();
         let theirs = Arc::clone(&job);
@@ -143,6 +154,7 @@ impl Filesystem for Handler {
         let found = shared.overlay.lookup(parent.0, name.as_bytes());
         if found.as_ref().is_err_and(|error| *error == Errno::NOENT) && !shared.ttl.is_zero() {
             // The kernel may remember that there is nothing.
+            trace::failed(Errno::NOENT);
             let mut answer = Answer::new(req.unique().0);
             answer.entry(&EntryOut {
                 node: 0,

@@ -2,7 +2,8 @@
 //!
 //! `handler.rs` has one short method for each request, `shared.rs` gives the answers, and `wire.rs` lays out
 //! those that fuser cannot express. `io_mode.rs` says who reads and writes a file, and `awake.rs` keeps the time that
-//! passes between a request and its answer short.
+//! passes between a request and its answer short. `traced.rs` stands before the handler and tells listeners of each
+//! request.
 
 mod awake;
 mod convert;
@@ -11,6 +12,7 @@ mod handler;
 mod io_mode;
 mod kept;
 mod shared;
+mod traced;
 mod wire;
 
 use std::cell::RefCell;
@@ -24,6 +26,7 @@ use fuser::{Config, INodeNo, Session, SessionACL};
 use crate::overlay::{Outdated, Overlay};
 use handler::Handler;
 pub use io_mode::Passthrough;
+use traced::Traced;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -57,7 +60,7 @@ pub struct ServeOptions {
 /// A mounted session, ready to answer.
 #[derive(Debug)]
 pub struct Server {
-    session: Session<Handler>,
+    session: Session<Traced>,
 }
 
 impl Server {
@@ -78,6 +81,7 @@ impl Server {
         let mut config = Config::default();
         config.acl = acl;
         config.n_threads = Some(options.threads.max(1));
+        let handler = Traced { handler };
         let session = Session::from_fd(handler, fuse, acl, config)?;
         let notifier = session.notifier();
         // What is cached from this offset on goes too; a negative one means nothing of it.

@@ -11,6 +11,7 @@
 //!     helper      the setuid fusermount3, for those who may not mount
 //!     watcher     auto_unmount: takes the mount away when its server dies
 //!     control     a socket that answers with the live counters
+//!     listen      and tells who asks of every request
 //!   registry    one locked file for each live mount
 //!   unmount     out of the tree; then wait for the server to have written everything
 //! ```
@@ -19,6 +20,7 @@ pub mod control;
 pub mod error;
 pub mod helper;
 pub mod layer;
+pub mod listen;
 pub mod mountinfo;
 pub mod options;
 pub mod place;

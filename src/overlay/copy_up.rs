@@ -11,7 +11,7 @@ use super::config::FsyncMode;
 use super::dirs::Layer;
 use super::node::{Link, Lower, Node};
 use super::work::Temp;
-use super::{Overlay, attr};
+use super::{Overlay, attr, trace};
 use crate::sys::at::{self, RenameHow, SetTime};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
@@ -62,15 +62,7 @@ impl Overlay {
             return Ok(false);
         }
         self.work()?;
-        let mut missing = Vec::new();
-        let mut link = node.link();
-        while let Some(l) = link {
-            if l.parent.upper().is_some() {
-                break;
-            }
-            missing.push(Arc::clone(&l.parent));
-            link = l.parent.link();
-        }
+        let mut missing = missing_above(node);
         while let Some(dir) = missing.pop() {
             if self.copy_up_one(&dir, None)? {
                 self.attributes_changed(&dir);
@@ -88,6 +80,7 @@ impl Overlay {
             Some(link) => self.copy_up_named(node, &link, limit),
             None => self.copy_up_removed(node, limit),
         };
+        trace::copied(&done);
         match done {
             Ok(()) => {
                 self.stats.copy_ups.fetch_add(1, Ordering::Relaxed);
@@ -128,6 +121,7 @@ impl Overlay {
             kind_words(stat.kind()),
             stat.ino
         );
+        trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let source = (!covered).then_some(Target::At(from.as_fd(), &link.name));
         let filled = match stat.kind() {
@@ -189,6 +183,7 @@ impl Overlay {
         let open = attr::first_open(&mut node.state()).ok_or(Errno::STALE)?;
         let data = at::reopen(&*open.file(), libc::O_RDONLY)?;
         let stat = stat::stat_fd(&data)?;
+        trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let filled = self.fill_file(&data, &stat, limit)?;
         self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat, |_| Ok(()))?;
@@ -215,6 +210,7 @@ impl Overlay {
         let size = limit.map_or(stat.size, |limit| limit.min(stat.size));
         let (method, bytes) = copy::copy_data(data, filled.fd(), size)?;
         self.stats.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        trace::filled(|| filled.words(), Some((method.words(), bytes)));
         log::debug!(
             "  filled {}: {bytes} bytes of data by {}, holes for the rest of {size}",
             filled.words(),
@@ -238,6 +234,7 @@ impl Overlay {
         })?;
         let fd = at::open_path(work.fd(), &temp.name)?;
         let filled = Filled::Named(temp, fd);
+        trace::filled(|| filled.words(), None);
         log::debug!("  made {}", filled.words());
         Ok(filled)
     }
@@ -394,6 +391,20 @@ impl Overlay {
             Ok(())
         }
     }
+}
+
+/// The directories above a node that the upper does not have yet, the nearest first: they are copied up before it (K62).
+pub(super) fn missing_above(node: &Node) -> Vec<Arc<Node>> {
+    let mut missing = Vec::new();
+    let mut link = node.link();
+    while let Some(l) = link {
+        if l.parent.upper().is_some() {
+            break;
+        }
+        missing.push(Arc::clone(&l.parent));
+        link = l.parent.link();
+    }
+    missing
 }
 
 /// Opens a file of the lower without leaving a trace there (K114), where that is allowed.

@@ -10,13 +10,16 @@ mod copy_up;
 mod create;
 mod dirs;
 mod file;
+mod foresee;
 mod listing;
 mod look;
 pub mod merge;
 pub mod node;
 mod remove;
 mod rename;
+mod survey;
 mod table;
+pub mod trace;
 mod work;
 mod xattrs;
 
@@ -28,9 +31,11 @@ pub use attr::{Changes, Ownership};
 pub use config::{FsyncMode, LayerConfig, SetupError, UpperDirs, XattrNamespace};
 pub use create::{Caller, Made, NewObject};
 pub use dirs::Layer;
+pub use foresee::{Call, Deed, Foresight};
 pub use listing::Listed;
 pub use node::{Node, NodeId, OpenFile, ROOT};
 pub use rename::RenameFlag;
+pub use survey::{Real, Survey};
 
 use crate::format::{Links, Namespace, OriginReader};
 use crate::sys::{Errno, Result, creds, io, stat};
@@ -80,6 +85,7 @@ pub struct Overlay {
     upper_dev: u64,
     fsync: FsyncMode,
     stats: Stats,
+    trace: Arc<trace::Hub>,
     invalidate: OnceLock<Invalidate>,
     name_lost: OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>,
 }
@@ -99,22 +105,37 @@ impl Overlay {
     /// # Errors
     /// See [`SetupError`].
     pub fn open(config: LayerConfig) -> std::result::Result<Self, SetupError> {
+        creds::init_process();
+        Self::set_up(config, None)
+    }
+
+    /// The view of layers for looking at only: nothing is probed, cleaned or written, every change is EROFS. What it
+    /// finds and foresees is what the mount of the layers does, since it is the same code.
+    ///
+    /// `marks` is the namespace of the private marks. The work directory need not be one: it only must not show.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn for_looking(config: LayerConfig, marks: Namespace) -> std::result::Result<Self, SetupError> {
+        Self::set_up(config, Some(marks))
+    }
+
+    fn set_up(config: LayerConfig, looking: Option<Namespace>) -> std::result::Result<Self, SetupError> {
         let step = |what: &'static str| {
             move |errno| SetupError::Step {
                 step: what.to_owned(),
                 errno,
             }
         };
-        creds::init_process();
         let lower = stat::stat_fd(&config.lower).map_err(step("look at the lower"))?;
         let origins = OriginReader::learn(&config.lower);
         if origins.is_none() {
             log::info!("the lower has no file handles of a known form: numbers change over a remount");
         }
-        let mut marks = match config.xattr {
+        let mut marks = looking.unwrap_or(match config.xattr {
             XattrNamespace::User => Namespace::User,
             _ => Namespace::Trusted,
-        };
+        });
         let (mut upper, mut work, mut upper_dev) = (None, None, lower.dev);
         let mut traps = Vec::new();
         let mut name_max = longest_name(&config.lower).map_err(step("look at the lower"))?;
@@ -126,9 +147,11 @@ impl Overlay {
             traps.extend([(stat.dev, stat.ino), (base.dev, base.ino)]);
             name_max = name_max.max(longest_name(&given.upper).map_err(step("look at the upper"))?);
             number = stat.ino;
-            let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
-            marks = taken.probe(config.xattr)?;
-            work = Some(taken);
+            if looking.is_none() {
+                let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
+                marks = taken.probe(config.xattr)?;
+                work = Some(taken);
+            }
             upper = Some((given.upper, stat.ino));
         }
         log::debug!(
@@ -168,6 +191,7 @@ impl Overlay {
             upper_dev,
             fsync: config.fsync,
             stats: Stats::default(),
+            trace: Arc::default(),
             invalidate: OnceLock::new(),
             name_lost: OnceLock::new(),
         })
@@ -234,6 +258,16 @@ impl Overlay {
     /// The live counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Where the private marks live.
+    pub fn marks(&self) -> Namespace {
+        self.marks
+    }
+
+    /// Those who listen to what it does.
+    pub fn trace(&self) -> &Arc<trace::Hub> {
+        &self.trace
     }
 
     /// Counts one request.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::Overlay;
 use super::dirs::Layer;
+use super::look::Found;
 use super::merge::{self, InLower, InUpper, RemovePlan};
 use super::node::{Lower, Node, NodeId};
+use super::trace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::{Errno, Result, creds, dirent, stat, xattr};
 
@@ -28,10 +30,12 @@ impl Overlay {
         self.remove(parent, name, true)
     }
 
-    fn remove(&self, parent: NodeId, name: &[u8], directory: bool) -> Result<()> {
-        let parent = self.node(parent)?;
-        self.work()?;
-        let found = self.look(&parent, name)?;
+    /// What may be taken away under a name, before the question whether a directory is empty.
+    ///
+    /// # Errors
+    /// As [`Overlay::unlink`] and [`Overlay::rmdir`].
+    pub(super) fn removable(&self, parent: &Arc<Node>, name: &[u8], directory: bool) -> Result<Found> {
+        let found = self.look(parent, name)?;
         match (found.stat.is_dir(), directory) {
             (true, false) => return Err(Errno::ISDIR),
             (false, true) => return Err(Errno::NOTDIR),
@@ -40,6 +44,13 @@ impl Overlay {
         if matches!(found.lower, Some(Lower::Covered(_))) {
             return Err(Errno::BUSY);
         }
+        Ok(found)
+    }
+
+    fn remove(&self, parent: NodeId, name: &[u8], directory: bool) -> Result<()> {
+        let parent = self.node(parent)?;
+        self.work()?;
+        let found = self.removable(&parent, name, directory)?;
         let node = self.nodes.find(parent.id, name);
         if directory {
             let dir = self.node_for(&parent, name, node.as_ref())?;
@@ -62,6 +73,7 @@ impl Overlay {
         }
         let plan = merge::plan_remove(in_upper, in_lower);
         log::debug!("remove {}: {}", parent.path_of(name), plan.words());
+        trace::decided(plan.words());
         match plan {
             RemovePlan::Whiteout => self.work()?.link_whiteout(&dir, name)?,
             RemovePlan::Replace => self.replace_by_whiteout(&dir, name, directory)?,

@@ -20,13 +20,17 @@ mod builder;
 mod caches;
 mod cli;
 mod common;
+mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod explain;
 mod fuzz;
 mod layer_lower;
+mod lesson;
 mod oracles;
 mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod trace;

@@ -139,7 +139,6 @@ fn every_order_of_opens(mode: &str) {
                                 st.st_nlink,
                                 st.st_mtime_nsec,
                                 st.st_ctime_nsec,
-                                st.st_blocks,
                             )
                         };
                         env.check(

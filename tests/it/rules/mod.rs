@@ -16,6 +16,6 @@ mod options;
 mod passed;
 mod permissions;
 mod readdir;
-mod rename;
+pub mod rename;
 mod whiteouts;
 mod xattr;
