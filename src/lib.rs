@@ -26,11 +26,13 @@
 //! 7. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
 //! 8. [`store`]: images, layers and containers on disk.
-//! 9. [`lesson`]: a walk through the rules that a teacher can show.
-//! 10. [`cli`]: what a person typed.
+//! 9. [`compare`]: the same operations on two ways to mount, compared.
+//! 10. [`lesson`]: a walk through the rules that a teacher can show.
+//! 11. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
+pub mod compare;
 pub mod explain;
 pub mod format;
 pub mod fuse;
@@ -47,8 +49,9 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 10] = [
-        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "store", "lesson", "cli",
+    const STOREYS: [&str; 11] = [
+        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "store", "compare", "lesson",
+        "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 4] = ["overlay", "fuse", "mount", "explain"];

@@ -3,6 +3,7 @@
 //! Two grammars share the name `plyfs`: commands (`plyfs mount ...`), and the form mount(8) uses for every file
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
+mod compare;
 mod container;
 mod explain;
 mod explain_page;
@@ -87,6 +88,10 @@ enum Command {
     Layer(layer::LayerArgs),
     Lesson(lesson::LessonArgs),
     Unshare(unshare::UnshareArgs),
+    Compare(compare::CompareArgs),
+    /// A process of 'plyfs compare' that does the steps.
+    #[command(name = crate::compare::WORKER, hide = true)]
+    CompareWorker,
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -197,6 +202,8 @@ impl Cli {
             Command::Layer(arguments) => arguments.run(),
             Command::Lesson(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
+            Command::Compare(arguments) => arguments.run(),
+            Command::CompareWorker => Ok(crate::compare::worker()?),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

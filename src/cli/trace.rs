@@ -184,14 +184,13 @@ impl Trace<'_> {
         while !stop.load(Ordering::Relaxed) {
             match from.read_until(b'\n', &mut text) {
                 Ok(_) if text.last() == Some(&b'\n') => {}
-                // The view has ended.
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 // What came of the line so far stays in `text`.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                     continue;
                 }
                 // Killed with its last words on the way.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
                 Err(error) => return Err(error.into()),
             }
             let line = serde_json::from_slice(&text).map_err(std::io::Error::from)?;
@@ -199,6 +198,9 @@ impl Trace<'_> {
             if !self.hear(&line)? {
                 return Ok(());
             }
+        }
+        if !self.arguments.json && !stop.load(Ordering::Relaxed) {
+            eprintln!("plyfs: {}: the view has ended", self.merged.display());
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(super) fn fill(shared: &Shared, open: &OpenFile) {
     let size = usize::try_from(open.size).unwrap_or(0);
     let stored = super::with_buffer(size, |data| {
         if io::read_at(&*open.file(), data, 0)? == size {
-            wire::store(shared.device.as_fd(), node.id, data)
+            wire::store(shared.device.as_fd(), open.id, data)
         } else {
             // Cut outside the view: the kernel asks and sees for itself.
             Ok(())

@@ -17,9 +17,10 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
+use super::ServeOptions;
 use super::awake::Awake;
 use super::convert::{caller, errno, file_type, set_time};
-use super::io_mode::Modes;
+use super::io_mode::{Modes, Passthrough};
 use super::shared::{Shared, reply_empty, reply_xattr};
 use super::wire::{self, Answer, EntryOut};
 use crate::overlay::trace;
@@ -49,30 +50,32 @@ const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 pub struct Handler {
     shared: Arc<Shared>,
     awake: Option<Awake>,
+    passthrough: Passthrough,
 }
 
 impl Handler {
     /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
-    pub fn new(
-        overlay: Arc<Overlay>,
-        device: OwnedFd,
-        backing: OwnedFd,
-        ttl: Duration,
-        awake: Option<Awake>,
-    ) -> Self {
-        let lower_too = overlay.lower_is_final();
+    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, options: &ServeOptions) -> Self {
         let shared = Shared {
             overlay,
             device,
-            modes: Modes::new(backing, lower_too),
-            ttl,
+            modes: Modes::new(backing),
+            ttl: options.timeout,
             opens_dirs: AtomicBool::new(false),
             files: Mutex::default(),
             next_handle: AtomicU64::new(1),
         };
+        let shared = Arc::new(shared);
+        let weak = Arc::downgrade(&shared);
+        shared.overlay.on_name_lost(move |node| {
+            if let Some(shared) = weak.upgrade() {
+                shared.modes.let_go(node);
+            }
+        });
         Self {
-            shared: Arc::new(shared),
-            awake,
+            shared,
+            awake: if options.low_latency { Awake::start() } else { None },
+            passthrough: options.passthrough,
         }
     }
 
@@ -140,7 +143,7 @@ impl Filesystem for Handler {
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
             config.set_max_stack_depth(1),
         ) {
-            (Ok(()), Ok(_)) => self.shared.modes.allow(),
+            (Ok(()), Ok(_)) => self.shared.modes.allow(self.passthrough, &self.shared.overlay),
             _ => log::debug!("this kernel has no passthrough"),
         }
         Ok(())
@@ -168,11 +171,14 @@ impl Filesystem for Handler {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         self.shared.overlay.forget(ino.0, nlookup);
+        if self.shared.modes.keeps(ino.0) && self.shared.overlay.node(ino.0).is_err() {
+            self.shared.modes.let_go(ino.0);
+        }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let shared = self.begin();
-        shared.reply_attr(reply, shared.overlay.getattr(ino.0));
+        shared.reply_attr(reply, ino.0, shared.overlay.getattr(ino.0));
     }
 
     fn setattr(
@@ -202,7 +208,7 @@ impl Filesystem for Handler {
         };
         let pid = req.pid();
         let gives_suid = mode.is_some_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0);
-        if gives_suid && self.shared.modes.would_keep_suid(ino.0) {
+        if gives_suid && self.shared.would_keep_suid(ino.0) {
             log::info!("no setuid bits for a file that root and somebody else have open for writing");
             return reply.error(fuser::Errno::ETXTBSY);
         }
@@ -210,6 +216,7 @@ impl Filesystem for Handler {
             let open = fh.and_then(|fh| shared.file(fh).ok());
             shared.reply_attr(
                 reply,
+                ino.0,
                 shared.overlay.setattr(ino.0, &changes, open.as_deref(), pid),
             );
         });
@@ -301,7 +308,8 @@ impl Filesystem for Handler {
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && flags.0 & libc::O_TRUNC == 0;
         let (unique, uid, pid) = (req.unique().0, req.uid(), req.pid());
         self.run(writes && self.shared.is_large(ino.0), move |shared| {
-            let opened = shared.overlay.open_file(ino.0, flags.0, pid);
+            let ready = shared.modes.ready(ino.0);
+            let opened = shared.overlay.open_file(ino.0, flags.0, pid, ready);
             shared.reply_open(unique, uid, reply, opened);
         });
     }
@@ -522,18 +530,22 @@ impl Filesystem for Handler {
             .overlay
             .create(parent.0, name.as_bytes(), mode, flags, caller);
         let created = created.and_then(|(node, stat, open)| {
+            let id = open.id;
             let added = shared.add_file(open, req.uid());
             if added.is_err() {
                 shared.overlay.forget(node.id, 1);
             }
-            added.map(|added| (node, stat, added))
+            added.map(|added| (id, stat, added))
         });
         match created {
-            Ok((node, stat, (handle, flags, backing))) => {
+            Ok((id, stat, (handle, flags, backing))) => {
                 let mut answer = Answer::new(req.unique().0);
-                answer.entry(&shared.entry_out(node.id, &stat));
+                answer.entry(&EntryOut {
+                    node: id,
+                    ..shared.entry_out(id, &stat)
+                });
                 answer.open(handle, flags.bits(), backing);
-                if !shared.deliver(answer, &[node.id]) {
+                if !shared.deliver(answer, &[id]) {
                     shared.remove_file(handle);
                 }
                 std::mem::forget(reply);

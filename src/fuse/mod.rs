@@ -10,6 +10,7 @@ mod convert;
 mod fill;
 mod handler;
 mod io_mode;
+mod kept;
 mod shared;
 mod traced;
 mod wire;
@@ -23,8 +24,8 @@ use std::time::Duration;
 use fuser::{Config, INodeNo, Session, SessionACL};
 
 use crate::overlay::{Outdated, Overlay};
-use awake::Awake;
 use handler::Handler;
+pub use io_mode::Passthrough;
 use traced::Traced;
 
 thread_local! {
@@ -46,6 +47,8 @@ fn with_buffer<T>(size: usize, call: impl FnOnce(&mut [u8]) -> T) -> T {
 pub struct ServeOptions {
     /// How long the kernel may trust names and attributes (option `timeout=`, seconds).
     pub timeout: Duration,
+    /// Whose files the kernel reads and writes by itself (option `passthrough=`).
+    pub passthrough: Passthrough,
     /// Only root and the mounting user may use the view (option `allow_root`).
     pub allow_root: bool,
     /// Threads that read requests, at least 1.
@@ -68,8 +71,7 @@ impl Server {
     pub fn start(fuse: OwnedFd, overlay: Arc<Overlay>, options: &ServeOptions) -> io::Result<Self> {
         let device = fuse.as_fd().try_clone_to_owned()?;
         let backing = device.try_clone()?;
-        let awake = if options.low_latency { Awake::start() } else { None };
-        let handler = Handler::new(Arc::clone(&overlay), device, backing, options.timeout, awake);
+        let handler = Handler::new(Arc::clone(&overlay), device, backing, options);
         // The kernel has checked who may enter; fuser's own check is needed for allow_root only.
         let acl = if options.allow_root {
             SessionACL::RootAndOwner

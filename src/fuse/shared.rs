@@ -48,11 +48,20 @@ impl Shared {
     }
 
     pub(super) fn entry_out<'a>(&self, node: NodeId, stat: &'a Stat) -> EntryOut<'a> {
+        let node = self.overlay.known_as(node);
         EntryOut {
             node,
             stat: Some(stat),
             name_ttl: self.ttl,
-            attr_ttl: self.ttl,
+            attr_ttl: self.attr_ttl(node),
+        }
+    }
+
+    fn attr_ttl(&self, id: NodeId) -> Duration {
+        if self.overlay.is_passing(id) {
+            Duration::ZERO
+        } else {
+            self.ttl
         }
     }
 
@@ -79,9 +88,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn reply_attr(&self, reply: ReplyAttr, result: Result<Stat>) {
+    /// The attributes of the node that the kernel asked for by `id`.
+    pub(super) fn reply_attr(&self, reply: ReplyAttr, id: NodeId, result: Result<Stat>) {
         match result {
-            Ok(stat) => reply.attr(&self.ttl, &file_attr(&stat)),
+            Ok(stat) => reply.attr(&self.attr_ttl(id), &file_attr(&stat)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -89,7 +99,7 @@ impl Shared {
     /// Gives an open file its handle, and chooses who does its I/O.
     ///
     /// # Errors
-    /// ETXTBSY for a setuid file that root has open at this time.
+    /// ETXTBSY for a setuid file that root has open at this time; ESTALE for one that the kernel has to look up again.
     pub(super) fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> Result<(u64, FopenFlags, u32)> {
         let handle = self.handle();
         let (mode, backing) = match self.modes.enter(&open, uid) {
@@ -97,6 +107,7 @@ impl Shared {
             // All writes come through the view, so what the kernel has cached stays true between opens.
             Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
             Answered::Cached { .. } => (FopenFlags::empty(), 0),
+            Answered::Stale => return Err(Errno::STALE),
             Answered::Busy => return Err(Errno::TXTBSY),
         };
         self.files.lock().insert(handle, (open, uid));
@@ -124,6 +135,15 @@ impl Shared {
             }
             Err(error) => reply.error(errno(error)),
         }
+    }
+
+    /// True if setuid bits given to the node now would survive a write by somebody who must not keep them (K103).
+    pub(super) fn would_keep_suid(&self, node: NodeId) -> bool {
+        self.overlay.node(node).is_ok_and(|node| {
+            [node.id, node.known_as()]
+                .into_iter()
+                .any(|id| self.modes.would_keep_suid(id))
+        })
     }
 
     /// True if an operation on the node means copying much data first.

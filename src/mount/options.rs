@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
+use crate::fuse::Passthrough;
 use crate::overlay::{FsyncMode, XattrNamespace};
 use crate::sys::fusedev::{Atime, Attributes};
 
@@ -38,6 +39,8 @@ pub struct Options {
     pub timeout: Duration,
     /// `latency=`
     pub low_latency: bool,
+    /// `passthrough=`
+    pub passthrough: Passthrough,
     /// `fsname=`
     pub fsname: Option<OsString>,
     /// `debug`
@@ -60,6 +63,7 @@ impl Default for Options {
             xattr: XattrNamespace::Auto,
             timeout: DEFAULT_TIMEOUT,
             low_latency: true,
+            passthrough: Passthrough::default(),
             fsname: None,
             debug: false,
             remount: false,
@@ -212,6 +216,14 @@ impl Options {
                     _ => return Err(bad("the value is 'low' or 'any'")),
                 }
             }
+            "passthrough" => {
+                self.passthrough = match value {
+                    b"upper" => Passthrough::Upper,
+                    b"all" => Passthrough::All,
+                    b"off" => Passthrough::Off,
+                    _ => return Err(bad("the value is 'upper', 'all' or 'off'")),
+                }
+            }
             "index" => match value {
                 b"off" => {}
                 b"on" => {
@@ -305,8 +317,8 @@ impl Options {
             }
             "remount" => self.remount = true,
             "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "latency"
-            | "index" | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity"
-            | "lowerdir+" | "datadir+" => {
+            | "passthrough" | "index" | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid"
+            | "verity" | "lowerdir+" | "datadir+" => {
                 return Err(OptionError::BadValue {
                     word: lossy(word),
                     wanted: "it needs a value, as in 'name=value'",
@@ -494,6 +506,9 @@ mod tests {
     fn values() {
         assert_eq!(parse("timeout=0").unwrap().timeout, Duration::ZERO);
         assert_eq!(parse("timeout=1.5").unwrap().timeout, Duration::from_millis(1500));
+        assert_eq!(parse("passthrough=all").unwrap().passthrough, Passthrough::All);
+        assert_eq!(parse("passthrough=off").unwrap().passthrough, Passthrough::Off);
+        assert_eq!(parse("passthrough=upper").unwrap(), Options::default());
         assert_eq!(parse("fsync=strict").unwrap().fsync, FsyncMode::Strict);
         assert_eq!(parse("volatile").unwrap().fsync, FsyncMode::Volatile);
         assert!(parse("latency=low").unwrap().low_latency);
@@ -508,6 +523,8 @@ mod tests {
             "latency=none",
             "latency",
             "xino=maybe",
+            "passthrough",
+            "passthrough=on",
             "ro=1",
             "nofail=1",
             "metacopy",

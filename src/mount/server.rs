@@ -238,6 +238,7 @@ fn serve(
     let overlay = open_overlay(request, lower, names.flatten(), upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
+        passthrough: request.options.passthrough,
         allow_root: request.options.allow_root,
         threads: THREADS,
         low_latency: request.options.low_latency,

@@ -180,7 +180,7 @@ impl Overlay {
 
     /// A file whose last name is gone but which is still open: its copy never gets a name (K72).
     fn copy_up_removed(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
-        let open = attr::first_open(&mut node.state().open).ok_or(Errno::STALE)?;
+        let open = attr::first_open(&mut node.state()).ok_or(Errno::STALE)?;
         let data = at::reopen(&*open.file(), libc::O_RDONLY)?;
         let stat = stat::stat_fd(&data)?;
         trace::copying(|| (node.path(), kind_words(stat.kind())));
@@ -355,13 +355,8 @@ impl Overlay {
 
     /// Records the copy, and turns everyone who has the file open to it (K110).
     fn settle(&self, node: &Node, ino: u64, number: u64, file: Option<OwnedFd>) {
-        self.nodes.copied_up(node, ino, number);
-        let Some(file) = file.map(Arc::new) else { return };
-        let mut state = node.state();
-        state.open.retain(|open| open.strong_count() > 0);
-        for open in state.open.iter().filter_map(std::sync::Weak::upgrade) {
-            open.follow(&file);
-        }
+        let file = file.map(Arc::new);
+        self.nodes.copied_up(node, ino, number, file.as_ref());
     }
 
     /// Notes that a directory is about to hold an object with an origin, for the kernel's sake (K48).

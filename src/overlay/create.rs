@@ -238,6 +238,7 @@ impl Overlay {
         }
         let stat = stat::stat_fd(&object)?;
         self.nodes.add_name(&node, &parent, name);
+        self.changed_as(id, &node);
         Ok((Arc::clone(&node), self.shown(&node, stat)))
     }
 }

@@ -87,6 +87,7 @@ pub struct Overlay {
     stats: Stats,
     trace: Arc<trace::Hub>,
     invalidate: OnceLock<Invalidate>,
+    name_lost: OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -192,6 +193,7 @@ impl Overlay {
             stats: Stats::default(),
             trace: Arc::default(),
             invalidate: OnceLock::new(),
+            name_lost: OnceLock::new(),
         })
     }
 
@@ -205,6 +207,9 @@ impl Overlay {
     fn attributes_changed(&self, node: &Node) {
         if let Some(call) = self.invalidate.get() {
             call(node.id, Outdated::Attributes);
+            if node.is_renewed() {
+                call(node.known_as(), Outdated::Attributes);
+            }
         }
     }
 
@@ -213,6 +218,41 @@ impl Overlay {
         if let Some(call) = self.invalidate.get() {
             call(dir.id, Outdated::Listing);
         }
+    }
+
+    /// A request for `id` changed the node: what the kernel knows of it by its other id is out of date.
+    fn changed_as(&self, id: NodeId, node: &Node) {
+        if node.known_as() != id {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// Installs what is to be done when a node lost a name, before the caller hears of it.
+    pub fn on_name_lost(&self, call: impl Fn(NodeId) + Send + Sync + 'static) {
+        if self.name_lost.set(Box::new(call)).is_err() {
+            log::debug!("the view is served already");
+        }
+    }
+
+    /// A name of the node went away or moved; under which id the kernel knows the name is not known.
+    fn names_changed(&self, node: &Node) {
+        if let Some(call) = self.name_lost.get() {
+            call(node.id);
+        }
+        if node.is_renewed() {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// The id under which the kernel is to open the node that it means by `id`.
+    pub fn known_as(&self, id: NodeId) -> NodeId {
+        self.nodes.known_as(id)
+    }
+
+    /// True if the kernel may not trust for long what it learns by `id`: it knows the node by two ids, and nobody
+    /// tells it of changes made by the other.
+    pub fn is_passing(&self, id: NodeId) -> bool {
+        self.nodes.is_passing(id)
     }
 
     /// The live counters.

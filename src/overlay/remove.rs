@@ -82,11 +82,15 @@ impl Overlay {
         }
         self.nodes
             .remove_name(parent.id, name, self.last_look(node.as_ref(), &found.stat));
+        if let Some(node) = &node {
+            self.names_changed(node);
+        }
         Ok(())
     }
 
     /// Keeps an object reachable that is about to lose its only known name, for those who work in it or hold
-    /// it without having opened it (`O_PATH`): a directory, or a file that has further names.
+    /// it without having opened it (`O_PATH`), or who read the lower's file instead: a directory, or a file that
+    /// has further names or was copied up while the kernel read the lower.
     pub(super) fn keep_reachable(&self, node: &Arc<Node>, nlink: u32) {
         if node.state().links.len() > 1 {
             return;
@@ -94,7 +98,7 @@ impl Overlay {
         let kept = match (node.is_dir(), node.upper().is_some()) {
             (true, true) => self.dirs.get(node, Layer::Upper),
             (true, false) => self.dirs.get(node, Layer::Lower),
-            (false, true) if nlink > 1 => self.upper_object(node),
+            (false, true) if nlink > 1 || node.is_renewed() => self.upper_object(node),
             (false, _) => return,
         };
         match kept {

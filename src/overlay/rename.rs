@@ -189,6 +189,10 @@ impl Overlay {
                 self.listing_changed(dir);
             }
         }
+        [&from.node, &to.node]
+            .into_iter()
+            .flatten()
+            .for_each(|node| self.names_changed(node));
         if plan == RenamePlan::SwapAndClear
             && let Err(errno) = at::unlink_at(&from_dir, from.name)
         {

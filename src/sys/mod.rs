@@ -15,6 +15,7 @@ pub mod io;
 pub mod latency;
 pub mod memory;
 pub mod namespaces;
+pub(crate) mod plain;
 pub mod stat;
 pub mod xattr;
 

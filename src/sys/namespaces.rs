@@ -40,6 +40,22 @@ pub fn new_mount_namespace() -> Result<()> {
     )
 }
 
+/// A new process namespace for the next process this one starts: it is the first there, and all others end with it.
+///
+/// # Errors
+/// EPERM without the right to.
+pub fn new_pid_namespace_for_children() -> Result<()> {
+    unshare(UnshareFlags::NEWPID)
+}
+
+/// Asks for SIGKILL when the parent of this process ends, however that ends.
+///
+/// # Errors
+/// As prctl(2).
+pub fn be_killed_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
 /// Enters the user and the mount namespace of the process `pid`. The working directory becomes `/`.
 ///
 /// # Errors

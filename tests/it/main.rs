@@ -20,6 +20,7 @@ mod builder;
 mod caches;
 mod cli;
 mod common;
+mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;

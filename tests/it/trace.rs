@@ -370,7 +370,11 @@ fn socket_of(mounted: &Mounted) -> PathBuf {
         let name = entry.file_name().into_string().unwrap();
         name.starts_with(&start) && name.ends_with(".sock")
     };
-    let mut list = std::fs::read_dir("/run/plyfs").unwrap().map(Result::unwrap);
+    let mut list = ["/run/plyfs", "/tmp/plyfs-0"]
+        .into_iter()
+        .filter_map(|directory| std::fs::read_dir(directory).ok())
+        .flatten()
+        .map(Result::unwrap);
     list.find(found).unwrap().path()
 }
 

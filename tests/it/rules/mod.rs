@@ -8,6 +8,7 @@ mod entries;
 mod features;
 mod file_io;
 mod hostile;
+mod io_modes;
 mod lookup;
 mod mounting;
 mod open_files;
