@@ -20,6 +20,7 @@ pub const STRAY_WHITEOUTS: &str = "K86";
 pub const NO_TMPFILE: &str = "K88";
 pub const NO_FLAGS: &str = "K68";
 pub const OLD_MAPPING: &str = "K111";
+pub const OLD_READER: &str = "K110p";
 pub const LOCKING_BIT: &str = "K103";
 pub const SETUID_WHILE_OPEN: &str = "K103p";
 pub const SHARED_SETUID: &str = "K103r";
@@ -63,6 +64,10 @@ pub const TABLE: &[Known] = &[
     Known {
         id: OLD_MAPPING,
         reason: "a mapping made before copy-up keeps the old data in the kernel",
+    },
+    Known {
+        id: OLD_READER,
+        reason: "with passthrough=all a descriptor from before a copy-up reads the old data, and its locks are its own",
     },
     Known {
         id: LOCKING_BIT,

@@ -113,7 +113,11 @@ impl Engine<'_> {
             halves: Pair::default(),
             swapped: false,
             again: false,
-            judge: Judge::new(self.bench.numbers_are_unique(), self.ignored),
+            judge: Judge::new(
+                self.bench.numbers_are_unique(),
+                self.ignored,
+                self.ways.a.has_old_readers() || self.ways.b.has_old_readers(),
+            ),
             lowers: Pair::make(|side| look_at(&case.place(side).lower)),
             report: Report {
                 end: End::Agreed,

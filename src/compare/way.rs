@@ -74,6 +74,15 @@ impl Way {
         }
     }
 
+    /// True for plyfs with `passthrough=all`: a descriptor from before a copy-up reads the old data, and its locks
+    /// are its own (see docs/io-modes.md).
+    #[must_use]
+    pub fn has_old_readers(&self) -> bool {
+        self.command
+            .as_ref()
+            .is_some_and(|command| command.contains("passthrough=all"))
+    }
+
     /// What a user named: `kernel`, `plyfs` (the program at `plyfs`), `fuse-overlayfs`, `unionfs-fuse`, or a shell
     /// command in which `{lower}`, `{upper}`, `{work}` and `{merged}` stand for the directories.
     ///

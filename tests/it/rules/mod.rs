@@ -13,6 +13,7 @@ mod lookup;
 mod mounting;
 mod open_files;
 mod options;
+mod passed;
 mod permissions;
 mod readdir;
 pub mod rename;
