@@ -17,6 +17,7 @@ mod store;
 mod system;
 mod umount;
 mod unshare;
+mod upper;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -78,6 +79,7 @@ enum Command {
     Container(container::ContainerArgs),
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
+    Upper(upper::UpperArgs),
     Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -108,6 +110,12 @@ impl From<crate::mount::MountError> for Failure {
 
 impl From<crate::builder::BuildError> for Failure {
     fn from(error: crate::builder::BuildError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<crate::upper::UpperError> for Failure {
+    fn from(error: crate::upper::UpperError) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -185,6 +193,7 @@ impl Cli {
             Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
+            Command::Upper(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),

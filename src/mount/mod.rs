@@ -18,6 +18,7 @@
 pub mod control;
 pub mod error;
 pub mod helper;
+mod in_use;
 pub mod layer;
 pub mod mountinfo;
 pub mod options;

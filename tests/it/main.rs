@@ -29,3 +29,4 @@ mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod upper;
