@@ -25,8 +25,9 @@
 //! 6. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
 //! 7. [`upper`]: the changes of a view that is not mounted: told, checked, applied to the lower, dropped.
-//! 8. [`store`]: images, layers and containers on disk.
-//! 9. [`cli`]: what a person typed.
+//! 8. [`trial`]: a command on a throw-away view, and the decision afterwards.
+//! 9. [`store`]: images, layers and containers on disk.
+//! 10. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
@@ -36,6 +37,7 @@ pub mod mount;
 pub mod overlay;
 pub mod store;
 pub mod sys;
+pub mod trial;
 pub mod upper;
 
 #[cfg(test)]
@@ -45,8 +47,8 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 9] = [
-        "sys", "format", "overlay", "fuse", "mount", "builder", "upper", "store", "cli",
+    const STOREYS: [&str; 10] = [
+        "sys", "format", "overlay", "fuse", "mount", "builder", "upper", "trial", "store", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 3] = ["overlay", "fuse", "mount"];

@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod store;
 mod system;
+mod trial;
 mod umount;
 mod unshare;
 mod upper;
@@ -79,6 +80,7 @@ enum Command {
     Container(container::ContainerArgs),
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
+    Try(trial::TryArgs),
     Upper(upper::UpperArgs),
     Unshare(unshare::UnshareArgs),
     Completions(generate::CompletionsArgs),
@@ -134,7 +136,8 @@ impl From<std::io::Error> for Failure {
 
 /// Does what the command line says.
 #[must_use]
-pub fn run(arguments: Vec<OsString>) -> ExitCode {
+pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
+    trial::translate(&mut arguments);
     let done = if is_command(arguments.get(1)) {
         match Cli::try_parse_from(arguments) {
             Ok(cli) => cli.run(),
@@ -193,6 +196,7 @@ impl Cli {
             Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
+            Command::Try(arguments) => arguments.run(),
             Command::Upper(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),

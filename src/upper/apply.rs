@@ -20,7 +20,12 @@ pub struct ApplyOptions {
     pub only: Vec<TreePath>,
     /// Refuse if somebody changed in the lower what the upper changes, after this time.
     pub since: Option<Time>,
+    /// Objects of the lower whose later change time comes of an undo, as that answered them.
+    pub known: Vec<Restored>,
 }
+
+/// An object of the lower that was put back, and its change time since.
+pub type Restored = (TreePath, Time);
 
 /// What was applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,7 +129,7 @@ pub fn apply(layers: &Layers, options: &ApplyOptions, progress: &dyn Progress) -
         old.remove(layers)?;
     }
     let journal = Journal::begin(layers, stage::place(layers)?, plan.whole)?;
-    let (mut journal, slots, record) = match prepare(layers, &plan, options.since, journal, progress) {
+    let (mut journal, slots, record) = match prepare(layers, &plan, options, journal, progress) {
         Ok(ready) => ready,
         Err(error) => {
             if let Some(journal) = Journal::find(layers)?
@@ -140,7 +145,7 @@ pub fn apply(layers: &Layers, options: &ApplyOptions, progress: &dyn Progress) -
         .and_then(|()| complete(layers, &mut journal, &slots, &record));
     if let Err(error) = done {
         return Err(match back(layers, journal, &record) {
-            Ok(()) => error,
+            Ok(_) => error,
             Err(second) => UpperError::Refused(format!(
                 "{error}; and taking back what was done failed: {second}: try 'plyfs upper apply --rollback'"
             )),
@@ -172,12 +177,16 @@ fn count(plan: &Plan, record: &Record) -> Applied {
 fn prepare(
     layers: &Layers,
     plan: &Plan,
-    since: Option<Time>,
+    options: &ApplyOptions,
     mut journal: Journal,
     progress: &dyn Progress,
 ) -> Result<(Journal, OwnedFd, Record)> {
     let slots = stage::open_slots(layers, plan, &mut journal)?;
-    let record = stage::stage(layers, plan, slots.as_fd(), since, progress)?;
+    let since = options.since.map(|time| stage::Since {
+        time,
+        known: options.known.iter().map(|(path, time)| (path, *time)).collect(),
+    });
+    let record = stage::stage(layers, plan, slots.as_fd(), since.as_ref(), progress)?;
     journal.write_record(&record)?;
     publish::verify(layers, &record)?;
     journal::mark(layers)?;
@@ -195,7 +204,7 @@ fn complete(layers: &Layers, journal: &mut Journal, slots: &OwnedFd, record: &Re
 }
 
 /// Puts the upper and the lower back, and removes the journal.
-fn back(layers: &Layers, mut journal: Journal, record: &Record) -> Result<()> {
+fn back(layers: &Layers, mut journal: Journal, record: &Record) -> Result<Vec<Restored>> {
     journal::mark(layers)?;
     journal.enter(Phase::Undoing)?;
     give_back(layers, &journal, record)?;
@@ -203,7 +212,15 @@ fn back(layers: &Layers, mut journal: Journal, record: &Record) -> Result<()> {
     publish::backwards(layers, slots.as_fd(), record)?;
     publish::sync(layers.upper(), &[journal.taken()?.as_fd()], record)?;
     publish::sync(layers.lower(), &[slots.as_fd()], record)?;
-    journal.remove(layers)
+    journal.remove(layers)?;
+    let steps = record.steps.iter().map(super::journal::Step::path);
+    let mut restored = Vec::new();
+    for path in steps.chain(record.dirs.iter().map(super::journal::DirStep::path)) {
+        if let Some(stat) = layers.lower().look(&path)? {
+            restored.push((path, stat.ctime));
+        }
+    }
+    Ok(restored)
 }
 
 /// The name of an object that was taken: its own, or the number of its step.
@@ -331,7 +348,7 @@ pub fn finish(layers: &Layers) -> Result<Pending> {
     }
 }
 
-fn continue_back(layers: &Layers, journal: Journal) -> Result<()> {
+fn continue_back(layers: &Layers, journal: Journal) -> Result<Vec<Restored>> {
     let record = journal.read_record()?;
     back(layers, journal, &record)
 }
@@ -340,13 +357,13 @@ fn continue_back(layers: &Layers, journal: Journal) -> Result<()> {
 ///
 /// # Errors
 /// When nothing was interrupted, or the apply is done; when the lower was changed meanwhile.
-pub fn roll_back(layers: &Layers) -> Result<()> {
+pub fn roll_back(layers: &Layers) -> Result<Vec<Restored>> {
     let journal = Journal::find(layers)?.ok_or_else(|| nothing(layers))?;
     match journal.state.phase {
         Phase::Done => Err(UpperError::Refused(
             "the last apply is done: 'plyfs upper apply --undo' takes it back".to_owned(),
         )),
-        Phase::Preparing => journal.remove(layers),
+        Phase::Preparing => journal.remove(layers).map(|()| Vec::new()),
         Phase::Publishing | Phase::Undoing => continue_back(layers, journal),
     }
 }
@@ -355,7 +372,7 @@ pub fn roll_back(layers: &Layers) -> Result<()> {
 ///
 /// # Errors
 /// When there is none; when the lower or the upper was changed since, where the apply changed them.
-pub fn undo(layers: &Layers) -> Result<()> {
+pub fn undo(layers: &Layers) -> Result<Vec<Restored>> {
     let journal = Journal::find(layers)?.ok_or_else(|| nothing(layers))?;
     if journal.state.phase != Phase::Done {
         settle(layers)?;

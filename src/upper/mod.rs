@@ -26,7 +26,9 @@ mod reach;
 mod stage;
 mod vacuum;
 
-pub use apply::{Applied, ApplyOptions, Pending, apply, finish, forget_undo, pending, roll_back, undo};
+pub use apply::{
+    Applied, ApplyOptions, Pending, Restored, apply, finish, forget_undo, pending, roll_back, undo,
+};
 pub use error::UpperError;
 pub use forget::{Dropped, drop_path};
 pub use inspect::{Finding, Severity, Trouble, inspect};

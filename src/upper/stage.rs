@@ -97,12 +97,24 @@ pub(super) fn open_slots(layers: &Layers, plan: &Plan, journal: &mut Journal) ->
     Ok(slots)
 }
 
-/// Makes all objects. `since` is a time after which nobody may have changed what the plan changes.
+/// After which time nobody may have changed what the plan changes, and what has another change time for another reason.
+pub(super) struct Since<'a> {
+    pub(super) time: Time,
+    pub(super) known: HashMap<&'a TreePath, Time>,
+}
+
+impl Since<'_> {
+    fn is_changed(&self, path: &TreePath, ctime: Time) -> bool {
+        ctime > self.time && self.known.get(path) != Some(&ctime)
+    }
+}
+
+/// Makes all objects.
 pub(super) fn stage(
     layers: &Layers,
     plan: &Plan,
     slots: BorrowedFd<'_>,
-    since: Option<Time>,
+    since: Option<&Since<'_>>,
     progress: &dyn Progress,
 ) -> Result<Record> {
     let objects = plan
@@ -152,7 +164,13 @@ pub(super) fn slot_name(number: usize) -> Vec<u8> {
 }
 
 impl Stager<'_> {
-    fn change(&mut self, number: usize, change: &Move, whole: bool, since: Option<Time>) -> Result<Step> {
+    fn change(
+        &mut self,
+        number: usize,
+        change: &Move,
+        whole: bool,
+        since: Option<&Since<'_>>,
+    ) -> Result<Step> {
         let slot = TreePath::root().join(&slot_name(number));
         let lower = self.layers.lower();
         let (dir, name) = lower.parent(&change.path)?;
@@ -344,7 +362,7 @@ impl Stager<'_> {
         old: &Option<Stat>,
         dir: BorrowedFd<'_>,
         name: &[u8],
-        since: Time,
+        since: &Since<'_>,
     ) -> Result<()> {
         let changed = |path: &TreePath, how| {
             Err(UpperError::Changed {
@@ -357,12 +375,13 @@ impl Stager<'_> {
             let above = stat::stat_fd(dir).map_err(call("look at", "lower", &change.path))?;
             let (upper, name) = self.layers.upper().parent(&change.path)?;
             let marks = self.layers.marks(Target::At(upper.as_fd(), name), &change.path)?;
-            if marks.origin && above.ctime > since {
+            let (parent, _) = change.path.split().unwrap_or_default();
+            if marks.origin && since.is_changed(&parent, above.ctime) {
                 return changed(&change.path, "it was removed from the lower underneath");
             }
             return Ok(());
         };
-        if old.ctime > since && (!old.is_dir() || change.goes || !change.brings.is_empty()) {
+        if since.is_changed(&change.path, old.ctime) {
             return changed(&change.path, "it was changed in the lower underneath");
         }
         if old.is_dir() {
@@ -371,7 +390,7 @@ impl Stager<'_> {
             while let Some(step) = walk.advance()? {
                 let path = step.path();
                 let stat = stat::stat_at(step.dir, step.name).map_err(call("look at", "lower", &path))?;
-                if stat.ctime > since {
+                if stat.ctime > since.time {
                     let whole = path
                         .names()
                         .fold(change.path.clone(), |whole, name| whole.join(name));

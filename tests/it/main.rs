@@ -29,4 +29,6 @@ mod rootless;
 mod rules;
 mod smoke;
 mod store;
+#[path = "try/mod.rs"]
+mod trial;
 mod upper;

@@ -118,6 +118,7 @@ impl ApplyArgs {
                     .map(|path| view_path(path))
                     .collect::<Result<_, _>>()?,
                 since: self.since.map(time),
+                known: Vec::new(),
             };
             let applied = upper::apply(&layers, &options, &Bar::new())?;
             (answer.added, answer.changed, answer.deleted) =
