@@ -22,17 +22,23 @@
 //! 3. [`overlay`]: the rules and the state of one merged view.
 //! 4. [`fuse`]: the protocol: decode a request, call the overlay, encode the answer.
 //! 5. [`mount`]: set-up checks, locks, the background server, the list of live mounts.
-//! 6. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
+//! 6. [`explain`]: which layer answers for a path, why, and what a change would do.
+//! 7. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
-//! 7. [`upper`]: the changes of a view that is not mounted: told, checked, applied to the lower, dropped.
-//! 8. [`trial`]: a command on a throw-away view, and the decision afterwards.
-//! 9. [`store`]: images, layers and containers on disk.
-//! 10. [`cli`]: what a person typed.
+//! 8. [`upper`]: the changes of a view that is not mounted: told, checked, applied to the lower, dropped.
+//! 9. [`trial`]: a command on a throw-away view, and the decision afterwards.
+//! 10. [`store`]: images, layers and containers on disk.
+//! 11. [`compare`]: the same operations on two ways to mount, compared.
+//! 12. [`lesson`]: a walk through the rules that a teacher can show.
+//! 13. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
+pub mod compare;
+pub mod explain;
 pub mod format;
 pub mod fuse;
+pub mod lesson;
 pub mod mount;
 pub mod overlay;
 pub mod store;
@@ -47,11 +53,12 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 10] = [
-        "sys", "format", "overlay", "fuse", "mount", "builder", "upper", "trial", "store", "cli",
+    const STOREYS: [&str; 13] = [
+        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "upper", "trial", "store",
+        "compare", "lesson", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
-    const MOUNT_WING: [&str; 3] = ["overlay", "fuse", "mount"];
+    const MOUNT_WING: [&str; 4] = ["overlay", "fuse", "mount", "explain"];
 
     fn sources(dir: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();

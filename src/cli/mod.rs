@@ -3,18 +3,24 @@
 //! Two grammars share the name `plyfs`: commands (`plyfs mount ...`), and the form mount(8) uses for every file
 //! system (`plyfs SOURCE MERGED -o words`). The first word decides.
 
+mod compare;
 mod container;
+mod explain;
+mod explain_page;
 mod generate;
 mod image;
 mod inspect;
 mod layer;
+mod lesson;
 mod limits;
 mod list;
 mod mount;
 mod output;
+mod page;
 mod progress;
 mod store;
 mod system;
+mod trace;
 mod trial;
 mod umount;
 mod unshare;
@@ -76,13 +82,20 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
     List(list::ListArgs),
+    Explain(explain::ExplainArgs),
+    Trace(trace::TraceArgs),
     Image(image::ImageArgs),
     Container(container::ContainerArgs),
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
+    Lesson(lesson::LessonArgs),
     Try(trial::TryArgs),
     Upper(upper::UpperArgs),
     Unshare(unshare::UnshareArgs),
+    Compare(compare::CompareArgs),
+    /// A process of 'plyfs compare' that does the steps.
+    #[command(name = crate::compare::WORKER, hide = true)]
+    CompareWorker,
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -141,12 +154,12 @@ pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
     let done = if is_command(arguments.get(1)) {
         match Cli::try_parse_from(arguments) {
             Ok(cli) => cli.run(),
-            Err(error) => return explain(&error),
+            Err(error) => return say(&error),
         }
     } else {
         match mount::KernelForm::try_parse_from(arguments) {
             Ok(form) => form.run(),
-            Err(error) => return explain(&error),
+            Err(error) => return say(&error),
         }
     };
     match done {
@@ -179,7 +192,7 @@ fn is_command(first: Option<&OsString>) -> bool {
 }
 
 /// Help and versions go to standard output with status 0, everything else to standard error with status 2.
-fn explain(error: &clap::Error) -> ExitCode {
+fn say(error: &clap::Error) -> ExitCode {
     let status = if error.use_stderr() { WRONG_USAGE } else { 0 };
     // A closed pipe behind 'plyfs --help | head' is not worth a word.
     error.print().ok();
@@ -192,13 +205,18 @@ impl Cli {
             Command::Mount(arguments) => arguments.run(),
             Command::Umount(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
+            Command::Explain(arguments) => arguments.run(),
+            Command::Trace(arguments) => arguments.run(),
             Command::Image(arguments) => arguments.run(self.root.as_deref()),
             Command::Container(arguments) => arguments.run(self.root.as_deref()),
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
+            Command::Lesson(arguments) => arguments.run(),
             Command::Try(arguments) => arguments.run(),
             Command::Upper(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
+            Command::Compare(arguments) => arguments.run(),
+            Command::CompareWorker => Ok(crate::compare::worker()?),
             Command::Completions(arguments) => arguments.run(&mut Self::command()),
             Command::Man(arguments) => arguments.run(Self::command()),
         }

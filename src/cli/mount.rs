@@ -31,6 +31,12 @@ Words for -o, separated by commas. A backslash keeps ',' ':' and '\\' in a name:
                   'trusted.overlay.'
   timeout=SECONDS how long the kernel may trust names and attributes (default
                   86400); 0 if the layers change underneath
+  passthrough=upper
+                  the kernel reads and writes files of the upper by itself, and
+                  files of the lower in a read-only view (default)
+  passthrough=all files of the lower too; a file opened before it is copied up
+                  is then read with its old data until it is closed
+  passthrough=off everything goes through the server
   fsname=NAME     the source that mount(8), findmnt and df show (default: the
                   SOURCE of the form of mount(8), or the lower directory)
   debug           log every decision: to standard error with -f, else to a

@@ -5,13 +5,15 @@ use std::time::{Duration, SystemTime};
 use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 
 use super::wire;
-use crate::overlay::Caller;
+use crate::overlay::{Caller, trace};
 use crate::sys::Errno;
 use crate::sys::at::SetTime;
 use crate::sys::creds::Ids;
 use crate::sys::stat::{Stat, Time};
 
+/// The error as it is answered; those who listen are told.
 pub(super) fn errno(errno: Errno) -> fuser::Errno {
+    trace::failed(errno);
     fuser::Errno::from_i32(errno.raw_os_error())
 }
 

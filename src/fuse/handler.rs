@@ -1,13 +1,12 @@
 //! One method for each request: decode, call the overlay, answer.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -18,10 +17,13 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
+use super::ServeOptions;
+use super::awake::Awake;
 use super::convert::{caller, errno, file_type, set_time};
-use super::io_mode::Modes;
+use super::io_mode::{Modes, Passthrough};
 use super::shared::{Shared, reply_empty, reply_xattr};
 use super::wire::{self, Answer, EntryOut};
+use crate::overlay::trace;
 use crate::overlay::{Changes, NewObject, Overlay, Ownership, RenameFlag};
 use crate::sys::{Errno, io as sysio};
 
@@ -47,32 +49,46 @@ const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 #[derive(Debug)]
 pub struct Handler {
     shared: Arc<Shared>,
-}
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    awake: Option<Awake>,
+    passthrough: Passthrough,
 }
 
 impl Handler {
     /// Serves `overlay`; `device` and `backing` are duplicates of the descriptor that fuser reads from.
-    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, ttl: Duration) -> Self {
-        let lower_too = overlay.lower_is_final();
+    pub fn new(overlay: Arc<Overlay>, device: OwnedFd, backing: OwnedFd, options: &ServeOptions) -> Self {
         let shared = Shared {
             overlay,
             device,
-            modes: Modes::new(backing, lower_too),
-            ttl,
+            modes: Modes::new(backing),
+            ttl: options.timeout,
+            opens_dirs: AtomicBool::new(false),
             files: Mutex::default(),
-            dirs: Mutex::default(),
             next_handle: AtomicU64::new(1),
         };
+        let shared = Arc::new(shared);
+        let weak = Arc::downgrade(&shared);
+        shared.overlay.on_name_lost(move |node| {
+            if let Some(shared) = weak.upgrade() {
+                shared.modes.let_go(node);
+            }
+        });
         Self {
-            shared: Arc::new(shared),
+            shared,
+            awake: if options.low_latency { Awake::start() } else { None },
+            passthrough: options.passthrough,
         }
+    }
+
+    /// The view.
+    pub(super) fn overlay(&self) -> &Arc<Overlay> {
+        &self.shared.overlay
     }
 
     fn begin(&self) -> &Arc<Shared> {
         self.shared.overlay.count_request();
+        if let Some(awake) = &self.awake {
+            awake.request();
+        }
         &self.shared
     }
 
@@ -82,6 +98,11 @@ impl Handler {
         if !slow {
             return job(&shared);
         }
+        let request = trace::carry();
+        let job = move |shared: &Shared| {
+            let _request = request.go_on();
+            job(shared);
+        };
         let job = Arc::new(Mutex::new(Some(job)));
         let take = |job: &Mutex<Option<_>>| job.lock().take();
         let theirs = Arc::clone(&job);
@@ -113,12 +134,16 @@ impl Filesystem for Handler {
         if let Err(nearest) = config.set_max_background(64) {
             log::debug!("at most {nearest} requests in the background");
         }
+        let opens_dirs = config.add_capabilities(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.shared
+            .opens_dirs
+            .store(opens_dirs.is_ok(), Ordering::Relaxed);
         // Backing files may lie on a plain file system, and a kernel overlay may lie above the view.
         match (
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH),
             config.set_max_stack_depth(1),
         ) {
-            (Ok(()), Ok(_)) => self.shared.modes.allow(),
+            (Ok(()), Ok(_)) => self.shared.modes.allow(self.passthrough, &self.shared.overlay),
             _ => log::debug!("this kernel has no passthrough"),
         }
         Ok(())
@@ -129,6 +154,7 @@ impl Filesystem for Handler {
         let found = shared.overlay.lookup(parent.0, name.as_bytes());
         if found.as_ref().is_err_and(|error| *error == Errno::NOENT) && !shared.ttl.is_zero() {
             // The kernel may remember that there is nothing.
+            trace::failed(Errno::NOENT);
             let mut answer = Answer::new(req.unique().0);
             answer.entry(&EntryOut {
                 node: 0,
@@ -145,11 +171,14 @@ impl Filesystem for Handler {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         self.shared.overlay.forget(ino.0, nlookup);
+        if self.shared.modes.keeps(ino.0) && self.shared.overlay.node(ino.0).is_err() {
+            self.shared.modes.let_go(ino.0);
+        }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let shared = self.begin();
-        shared.reply_attr(reply, shared.overlay.getattr(ino.0));
+        shared.reply_attr(reply, ino.0, shared.overlay.getattr(ino.0));
     }
 
     fn setattr(
@@ -179,7 +208,7 @@ impl Filesystem for Handler {
         };
         let pid = req.pid();
         let gives_suid = mode.is_some_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0);
-        if gives_suid && self.shared.modes.would_keep_suid(ino.0) {
+        if gives_suid && self.shared.would_keep_suid(ino.0) {
             log::info!("no setuid bits for a file that root and somebody else have open for writing");
             return reply.error(fuser::Errno::ETXTBSY);
         }
@@ -187,6 +216,7 @@ impl Filesystem for Handler {
             let open = fh.and_then(|fh| shared.file(fh).ok());
             shared.reply_attr(
                 reply,
+                ino.0,
                 shared.overlay.setattr(ino.0, &changes, open.as_deref(), pid),
             );
         });
@@ -278,7 +308,8 @@ impl Filesystem for Handler {
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY && flags.0 & libc::O_TRUNC == 0;
         let (unique, uid, pid) = (req.unique().0, req.uid(), req.pid());
         self.run(writes && self.shared.is_large(ino.0), move |shared| {
-            let opened = shared.overlay.open_file(ino.0, flags.0, pid);
+            let ready = shared.modes.ready(ino.0);
+            let opened = shared.overlay.open_file(ino.0, flags.0, pid, ready);
             shared.reply_open(unique, uid, reply, opened);
         });
     }
@@ -298,12 +329,7 @@ impl Filesystem for Handler {
             Ok(open) => open,
             Err(error) => return reply.error(errno(error)),
         };
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let room = buffer.get_mut(..size).unwrap_or_default();
+        super::with_buffer(size as usize, |room| {
             match sysio::read_at(&*open.file(), room, offset) {
                 Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
                 Err(error) => reply.error(errno(error)),
@@ -366,25 +392,23 @@ impl Filesystem for Handler {
         });
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let shared = self.begin();
-        match shared.overlay.open_dir(ino.0) {
-            Ok(dir) => {
-                let handle = shared.handle();
-                shared.dirs.lock().insert(handle, Arc::new(dir));
-                reply.opened(FileHandle(handle), FopenFlags::empty());
-            }
-            Err(error) => reply.error(errno(error)),
-        }
+        // A directory needs no state here, and every change of it comes through the kernel, which may keep the listing.
+        let flags = if shared.ttl.is_zero() {
+            FopenFlags::empty()
+        } else if shared.opens_dirs.load(Ordering::Relaxed) {
+            return reply.error(fuser::Errno::ENOSYS);
+        } else {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        };
+        reply.opened(FileHandle(0), flags);
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let shared = self.begin();
-        let listed = shared.dir(fh).and_then(|dir| {
-            shared.overlay.list(&dir, offset, false, |entry| {
-                let name = OsStr::from_bytes(entry.name);
-                !reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
-            })
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.begin().overlay.list(ino.0, offset, false, |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            !reply.add(INodeNo(entry.number), entry.next, file_type(entry.kind), name)
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -395,8 +419,8 @@ impl Filesystem for Handler {
     fn readdirplus(
         &self,
         req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
@@ -404,27 +428,25 @@ impl Filesystem for Handler {
         let room = wire::listing_room(&reply);
         let mut answer = Answer::new(req.unique().0);
         let mut counted = Vec::new();
-        let listed = shared.dir(fh).and_then(|dir| {
-            shared.overlay.list(&dir, offset, true, |entry| {
-                if !answer.fits(entry.name, room) {
-                    return false;
+        let listed = shared.overlay.list(ino.0, offset, true, |entry| {
+            if !answer.fits(entry.name, room) {
+                return false;
+            }
+            let none = EntryOut {
+                node: 0,
+                stat: None,
+                name_ttl: Duration::ZERO,
+                attr_ttl: Duration::ZERO,
+            };
+            let out = match &entry.known {
+                Some((node, stat)) => {
+                    counted.push(node.id);
+                    shared.entry_out(node.id, stat)
                 }
-                let none = EntryOut {
-                    node: 0,
-                    stat: None,
-                    name_ttl: Duration::ZERO,
-                    attr_ttl: Duration::ZERO,
-                };
-                let out = match &entry.known {
-                    Some((node, stat)) => {
-                        counted.push(node.id);
-                        shared.entry_out(node.id, stat)
-                    }
-                    None => none,
-                };
-                answer.dirent_plus(&out, entry.number, entry.next, entry.kind, entry.name);
-                true
-            })
+                None => none,
+            };
+            answer.dirent_plus(&out, entry.number, entry.next, entry.kind, entry.name);
+            true
         });
         match listed {
             // What was gathered before an error is handed out first; the next request meets the error again.
@@ -436,24 +458,10 @@ impl Filesystem for Handler {
         }
     }
 
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        reply.ok();
-        drop(self.begin().dirs.lock().remove(&fh.0));
-    }
-
-    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         self.run(true, move |shared| {
-            reply_empty(
-                reply,
-                shared.dir(fh).and_then(|dir| shared.overlay.fsync_dir(&dir.node)),
-            );
+            let overlay = &shared.overlay;
+            reply_empty(reply, overlay.node(ino.0).and_then(|dir| overlay.fsync_dir(&dir)));
         });
     }
 
@@ -522,18 +530,22 @@ impl Filesystem for Handler {
             .overlay
             .create(parent.0, name.as_bytes(), mode, flags, caller);
         let created = created.and_then(|(node, stat, open)| {
+            let id = open.id;
             let added = shared.add_file(open, req.uid());
             if added.is_err() {
                 shared.overlay.forget(node.id, 1);
             }
-            added.map(|added| (node, stat, added))
+            added.map(|added| (id, stat, added))
         });
         match created {
-            Ok((node, stat, (handle, flags, backing))) => {
+            Ok((id, stat, (handle, flags, backing))) => {
                 let mut answer = Answer::new(req.unique().0);
-                answer.entry(&shared.entry_out(node.id, &stat));
+                answer.entry(&EntryOut {
+                    node: id,
+                    ..shared.entry_out(id, &stat)
+                });
                 answer.open(handle, flags.bits(), backing);
-                if !shared.deliver(answer, &[node.id]) {
+                if !shared.deliver(answer, &[id]) {
                     shared.remove_file(handle);
                 }
                 std::mem::forget(reply);
@@ -545,7 +557,7 @@ impl Filesystem for Handler {
     fn ioctl(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         flags: IoctlFlags,
         cmd: u32,
@@ -559,9 +571,8 @@ impl Filesystem for Handler {
             return reply.error(fuser::Errno::ENOTTY);
         }
         let flags = if flags.contains(IoctlFlags::FUSE_IOCTL_DIR) {
-            shared
-                .dir(fh)
-                .and_then(|dir| shared.overlay.directory_flags(&dir.node))
+            let overlay = &shared.overlay;
+            overlay.node(ino.0).and_then(|dir| overlay.directory_flags(&dir))
         } else {
             shared.file(fh).and_then(|open| sysio::inode_flags(&*open.file()))
         };

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request};
 use parking_lot::Mutex;
 
 use super::convert::{errno, file_attr};
+use super::fill::fill;
 use super::io_mode::{Answered, Modes};
 use super::wire::{Answer, EntryOut};
-use crate::overlay::{Node, NodeId, OpenDir, OpenFile, Overlay};
+use crate::overlay::{Node, NodeId, OpenFile, Overlay};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result};
 
@@ -26,9 +27,10 @@ pub(super) struct Shared {
     pub(super) device: OwnedFd,
     pub(super) modes: Modes,
     pub(super) ttl: Duration,
+    /// The kernel may be told to open directories by itself.
+    pub(super) opens_dirs: AtomicBool,
     /// Open files, each with the user it was opened for.
     pub(super) files: Mutex<HashMap<u64, (Arc<OpenFile>, u32)>>,
-    pub(super) dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     pub(super) next_handle: AtomicU64,
 }
 
@@ -45,16 +47,21 @@ impl Shared {
             .ok_or(Errno::BADF)
     }
 
-    pub(super) fn dir(&self, handle: FileHandle) -> Result<Arc<OpenDir>> {
-        self.dirs.lock().get(&handle.0).cloned().ok_or(Errno::BADF)
-    }
-
     pub(super) fn entry_out<'a>(&self, node: NodeId, stat: &'a Stat) -> EntryOut<'a> {
+        let node = self.overlay.known_as(node);
         EntryOut {
             node,
             stat: Some(stat),
             name_ttl: self.ttl,
-            attr_ttl: self.ttl,
+            attr_ttl: self.attr_ttl(node),
+        }
+    }
+
+    fn attr_ttl(&self, id: NodeId) -> Duration {
+        if self.overlay.is_passing(id) {
+            Duration::ZERO
+        } else {
+            self.ttl
         }
     }
 
@@ -81,9 +88,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn reply_attr(&self, reply: ReplyAttr, result: Result<Stat>) {
+    /// The attributes of the node that the kernel asked for by `id`.
+    pub(super) fn reply_attr(&self, reply: ReplyAttr, id: NodeId, result: Result<Stat>) {
         match result {
-            Ok(stat) => reply.attr(&self.ttl, &file_attr(&stat)),
+            Ok(stat) => reply.attr(&self.attr_ttl(id), &file_attr(&stat)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -91,7 +99,7 @@ impl Shared {
     /// Gives an open file its handle, and chooses who does its I/O.
     ///
     /// # Errors
-    /// ETXTBSY for a setuid file that root has open at this time.
+    /// ETXTBSY for a setuid file that root has open at this time; ESTALE for one that the kernel has to look up again.
     pub(super) fn add_file(&self, open: Arc<OpenFile>, uid: u32) -> Result<(u64, FopenFlags, u32)> {
         let handle = self.handle();
         let (mode, backing) = match self.modes.enter(&open, uid) {
@@ -99,6 +107,7 @@ impl Shared {
             // All writes come through the view, so what the kernel has cached stays true between opens.
             Answered::Cached { keep } if keep && !self.ttl.is_zero() => (FopenFlags::FOPEN_KEEP_CACHE, 0),
             Answered::Cached { .. } => (FopenFlags::empty(), 0),
+            Answered::Stale => return Err(Errno::STALE),
             Answered::Busy => return Err(Errno::TXTBSY),
         };
         self.files.lock().insert(handle, (open, uid));
@@ -113,6 +122,7 @@ impl Shared {
     }
 
     pub(super) fn reply_open(&self, unique: u64, uid: u32, reply: ReplyOpen, result: Result<Arc<OpenFile>>) {
+        let result = result.inspect(|open| fill(self, open));
         match result.and_then(|open| self.add_file(open, uid)) {
             Ok((handle, flags, backing)) => {
                 let mut answer = Answer::new(unique);
@@ -125,6 +135,15 @@ impl Shared {
             }
             Err(error) => reply.error(errno(error)),
         }
+    }
+
+    /// True if setuid bits given to the node now would survive a write by somebody who must not keep them (K103).
+    pub(super) fn would_keep_suid(&self, node: NodeId) -> bool {
+        self.overlay.node(node).is_ok_and(|node| {
+            [node.id, node.known_as()]
+                .into_iter()
+                .any(|id| self.modes.would_keep_suid(id))
+        })
     }
 
     /// True if an operation on the node means copying much data first.

@@ -4,7 +4,8 @@
 //! are laid out by hand and written to the device that fuser reads from.
 
 use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::overlay::NodeId;
@@ -131,6 +132,28 @@ impl Answer {
         }
         rustix::io::write(device, &self.bytes).map(drop)
     }
+}
+
+/// `FUSE_NOTIFY_STORE`.
+const NOTIFY_STORE: u32 = 4;
+
+/// Puts the whole data of a file into the kernel's cache, unasked; waits for pages that somebody is reading.
+///
+/// # Errors
+/// ENOENT for a node that the kernel does not know any more; else as writev(2).
+pub fn store(device: BorrowedFd<'_>, node: NodeId, data: &[u8]) -> Result<()> {
+    // `struct fuse_notify_store_out`: node, offset, size, padding.
+    let size = u32::try_from(data.len()).map_err(|_| Errno::FBIG)?;
+    let length = size.checked_add(HEADER as u32 + 24).ok_or(Errno::FBIG)?;
+    let mut head = Vec::with_capacity(HEADER + 24);
+    head.extend_from_slice(&length.to_ne_bytes());
+    head.extend_from_slice(&NOTIFY_STORE.to_ne_bytes());
+    head.extend_from_slice(&[0; 8]);
+    head.extend_from_slice(&node.to_ne_bytes());
+    head.extend_from_slice(&[0; 8]);
+    head.extend_from_slice(&size.to_ne_bytes());
+    head.extend_from_slice(&[0; 4]);
+    rustix::io::writev(device, &[IoSlice::new(&head), IoSlice::new(data)]).map(drop)
 }
 
 /// The room in bytes that the kernel gave for a listing.

@@ -2,7 +2,9 @@
 //!
 //! It lies in the runtime directory, which only its user can enter.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::MountError;
+use crate::format::Namespace;
 use crate::overlay::Overlay;
 
 /// How long either side waits for the other: it is a local socket and a line of text.
@@ -34,10 +37,12 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
+    overlay: Arc<Overlay>,
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
+        super::listen::end(&self.overlay);
         if let Err(error) = std::fs::remove_file(&self.path) {
             log::debug!("{}: {error}", self.path.display());
         }
@@ -60,6 +65,13 @@ pub fn listen(path: PathBuf, overlay: Arc<Overlay>) -> Result<Control, MountErro
     }
     let listener =
         UnixListener::bind(&path).map_err(MountError::io("cannot make the control socket", &path))?;
+    // Whatever the umask; the directory is private already.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))
+        .map_err(MountError::io("cannot make the control socket private", &path))?;
+    let control = Control {
+        path: path.clone(),
+        overlay: Arc::clone(&overlay),
+    };
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
@@ -71,10 +83,10 @@ pub fn listen(path: PathBuf, overlay: Arc<Overlay>) -> Result<Control, MountErro
             }
         })
         .map_err(MountError::io("cannot start a thread for", &path))?;
-    Ok(Control { path })
+    Ok(control)
 }
 
-fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
+fn answer(stream: UnixStream, overlay: &Arc<Overlay>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
@@ -88,6 +100,8 @@ fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
                 copied_bytes: stats.copied_bytes.load(Relaxed),
             })?
         }
+        "trace" => return super::listen::tell(stream, overlay),
+        "marks" => serde_json::json!({ "user": overlay.marks() == Namespace::User }).to_string(),
         other => serde_json::json!({ "error": format!("unknown request '{other}'") }).to_string(),
     };
     (&stream).write_all(text.as_bytes())?;
@@ -99,11 +113,34 @@ fn answer(stream: UnixStream, overlay: &Overlay) -> std::io::Result<()> {
 /// # Errors
 /// When it does not answer in time, or with something else.
 pub fn counters(socket: &Path) -> std::io::Result<Counters> {
+    Ok(serde_json::from_str(&ask(socket, "stats")?)?)
+}
+
+/// Where a view keeps its private marks.
+#[derive(Deserialize)]
+struct Marks {
+    user: bool,
+}
+
+/// Asks the server behind `socket` where it keeps its private marks.
+///
+/// # Errors
+/// As [`counters`].
+pub fn marks(socket: &Path) -> std::io::Result<Namespace> {
+    let marks: Marks = serde_json::from_str(&ask(socket, "marks")?)?;
+    Ok(if marks.user {
+        Namespace::User
+    } else {
+        Namespace::Trusted
+    })
+}
+
+fn ask(socket: &Path, request: &str) -> std::io::Result<String> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    (&stream).write_all(b"stats\n")?;
+    (&stream).write_all(format!("{request}\n").as_bytes())?;
     let mut line = String::new();
     BufReader::new((&stream).take(LONGEST_REQUEST)).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+    Ok(line)
 }

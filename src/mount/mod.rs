@@ -11,6 +11,7 @@
 //!     helper      the setuid fusermount3, for those who may not mount
 //!     watcher     auto_unmount: takes the mount away when its server dies
 //!     control     a socket that answers with the live counters
+//!     listen      and tells who asks of every request
 //!   registry    one locked file for each live mount
 //!   unmount     out of the tree; then wait for the server to have written everything
 //! ```
@@ -20,10 +21,12 @@ pub mod error;
 pub mod helper;
 mod in_use;
 pub mod layer;
+pub mod listen;
 pub mod mountinfo;
 pub mod options;
 pub mod place;
 pub mod private;
+mod readahead;
 pub mod registry;
 pub mod server;
 pub mod setup;

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
+use crate::fuse::Passthrough;
 use crate::overlay::{FsyncMode, XattrNamespace};
 use crate::sys::fusedev::{Atime, Attributes};
 
@@ -36,6 +37,10 @@ pub struct Options {
     pub xattr: XattrNamespace,
     /// `timeout=`
     pub timeout: Duration,
+    /// `latency=`
+    pub low_latency: bool,
+    /// `passthrough=`
+    pub passthrough: Passthrough,
     /// `fsname=`
     pub fsname: Option<OsString>,
     /// `debug`
@@ -57,6 +62,8 @@ impl Default for Options {
             fsync: FsyncMode::Auto,
             xattr: XattrNamespace::Auto,
             timeout: DEFAULT_TIMEOUT,
+            low_latency: true,
+            passthrough: Passthrough::default(),
             fsname: None,
             debug: false,
             remount: false,
@@ -202,6 +209,21 @@ impl Options {
                 self.timeout =
                     seconds(value).ok_or_else(|| bad("the value is a number of seconds, 0 or more"))?
             }
+            "latency" => {
+                self.low_latency = match value {
+                    b"low" => true,
+                    b"any" => false,
+                    _ => return Err(bad("the value is 'low' or 'any'")),
+                }
+            }
+            "passthrough" => {
+                self.passthrough = match value {
+                    b"upper" => Passthrough::Upper,
+                    b"all" => Passthrough::All,
+                    b"off" => Passthrough::Off,
+                    _ => return Err(bad("the value is 'upper', 'all' or 'off'")),
+                }
+            }
             "index" => match value {
                 b"off" => {}
                 b"on" => {
@@ -294,9 +316,9 @@ impl Options {
                 });
             }
             "remount" => self.remount = true,
-            "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "index"
-            | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid" | "verity" | "lowerdir+"
-            | "datadir+" => {
+            "lowerdir" | "upperdir" | "workdir" | "fsname" | "subtype" | "fsync" | "timeout" | "latency"
+            | "passthrough" | "index" | "xino" | "redirect_dir" | "metacopy" | "nfs_export" | "uuid"
+            | "verity" | "lowerdir+" | "datadir+" => {
                 return Err(OptionError::BadValue {
                     word: lossy(word),
                     wanted: "it needs a value, as in 'name=value'",
@@ -484,8 +506,13 @@ mod tests {
     fn values() {
         assert_eq!(parse("timeout=0").unwrap().timeout, Duration::ZERO);
         assert_eq!(parse("timeout=1.5").unwrap().timeout, Duration::from_millis(1500));
+        assert_eq!(parse("passthrough=all").unwrap().passthrough, Passthrough::All);
+        assert_eq!(parse("passthrough=off").unwrap().passthrough, Passthrough::Off);
+        assert_eq!(parse("passthrough=upper").unwrap(), Options::default());
         assert_eq!(parse("fsync=strict").unwrap().fsync, FsyncMode::Strict);
         assert_eq!(parse("volatile").unwrap().fsync, FsyncMode::Volatile);
+        assert!(parse("latency=low").unwrap().low_latency);
+        assert!(!parse("latency=any").unwrap().low_latency);
         assert_eq!(parse("userxattr").unwrap().xattr, XattrNamespace::User);
         for bad in [
             "timeout=-1",
@@ -493,7 +520,11 @@ mod tests {
             "timeout=inf",
             "timeout",
             "fsync=no",
+            "latency=none",
+            "latency",
             "xino=maybe",
+            "passthrough",
+            "passthrough=on",
             "ro=1",
             "nofail=1",
             "metacopy",

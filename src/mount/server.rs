@@ -21,7 +21,7 @@ use super::registry::{Entry, JsonPath};
 use super::setup::{Checked, Directories};
 use super::take_down::{TakeDown, mount_id};
 use super::watcher::Watcher;
-use super::{control, helper, registry, setup};
+use super::{control, helper, readahead, registry, setup};
 use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
@@ -238,8 +238,10 @@ fn serve(
     let overlay = open_overlay(request, lower, names.flatten(), upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
+        passthrough: request.options.passthrough,
         allow_root: request.options.allow_root,
         threads: THREADS,
+        low_latency: request.options.low_latency,
     };
     let start = |fuse| {
         Server::start(fuse, Arc::clone(&overlay), &options).map_err(MountError::io(
@@ -280,6 +282,7 @@ fn serve(
         (server, take_down)
     };
     drop(merged);
+    readahead::widen(take_down.mount_id);
     if let Some(watcher) = &mut watcher {
         watcher.mounted(take_down.mount_id);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::Overlay;
 use super::dirs::Layer;
-use super::node::{Link, Lower, Node, NodeId, OpenFile, ROOT};
+use super::node::{Link, Lower, Node, NodeId, OpenFile, ROOT, State};
 use crate::sys::at::{self, SetTime};
 use crate::sys::caller::Caller as Process;
 use crate::sys::stat::{self, Stat};
@@ -115,7 +115,7 @@ impl Overlay {
             let mut state = node.state();
             let link = state.links.first().cloned();
             let open = if link.is_none() {
-                first_open(&mut state.open)
+                first_open(&mut state)
             } else {
                 None
             };
@@ -187,7 +187,7 @@ impl Overlay {
             match (&state.removed, &state.lower, state.upper) {
                 (Some(removed), ..) => {
                     let removed = **removed;
-                    let reachable = state.kept.is_some() || first_open(&mut state.open).is_some();
+                    let reachable = state.kept.is_some() || first_open(&mut state).is_some();
                     (!reachable).then_some(removed)
                 }
                 (None, Some(Lower::Covered(stat)), None) => Some(**stat),
@@ -247,18 +247,34 @@ impl Overlay {
     /// EROFS for a read-only view; what copy-up or the calls on the upper object return.
     pub fn setattr(&self, id: NodeId, changes: &Changes, open: Option<&OpenFile>, pid: u32) -> Result<Stat> {
         let node = self.node(id)?;
-        self.copy_up(&node, changes.size)?;
+        // A file open for reading may be the lower's still.
+        let open = open.filter(|open| open.writes);
+        if changes.size.is_some() && open.is_none() {
+            refuse_if_run(&node)?;
+        }
+        // The answer has the new attributes, if there is one.
+        let copied = self.copy_up_untold(&node, changes.size)?;
+        let changed = self.change(&node, changes, open, pid);
+        if copied && (changed.is_err() || node.is_renewed()) {
+            self.attributes_changed(&node);
+        } else {
+            self.changed_as(id, &node);
+        }
+        changed
+    }
+
+    fn change(&self, node: &Arc<Node>, changes: &Changes, open: Option<&OpenFile>, pid: u32) -> Result<Stat> {
         let fd = match open {
             Some(open) => open.file(),
-            None if changes.size.is_some() => self.open_upper(&node, libc::O_WRONLY)?,
-            None => self.upper_object(&node)?,
+            None if changes.size.is_some() => self.open_upper(node, libc::O_WRONLY)?,
+            None => self.upper_object(node)?,
         };
         if let Some(size) = changes.size {
             match open {
                 Some(_) => io::truncate(&fd, size)?,
                 None => io::truncate_path(&fd, size)?,
             }
-            self.drop_suid(&node, &fd, pid)?;
+            self.drop_suid(node, &fd, pid)?;
         }
         let Ownership { uid, gid } = changes.ownership;
         // A request that changes nothing is how chown(2) without ids arrives, which drops setuid bits all the
@@ -276,7 +292,7 @@ impl Overlay {
         if (changes.atime, changes.mtime) != (SetTime::Keep, SetTime::Keep) {
             at::set_times_fd(&fd, changes.atime, changes.mtime)?;
         }
-        Ok(self.shown(&node, stat::stat_fd(&fd)?))
+        Ok(self.shown(node, stat::stat_fd(&fd)?))
     }
 
     /// Drops setuid and setgid for a change of the data, unless the caller may keep them (K103).
@@ -297,10 +313,36 @@ impl Overlay {
     }
 }
 
-/// A file that is still open, and the list without those that are not.
-pub(super) fn first_open(open: &mut Vec<std::sync::Weak<OpenFile>>) -> Option<Arc<OpenFile>> {
+/// A file that is still open, in the layer that counts; and the list without those that are not open.
+pub(super) fn first_open(state: &mut State) -> Option<Arc<OpenFile>> {
+    state.open.retain(|file| file.strong_count() > 0);
+    let on_lower = state.upper.is_none();
+    state
+        .open
+        .iter()
+        .filter_map(std::sync::Weak::upgrade)
+        .find(|file| file.on_lower() == on_lower)
+}
+
+/// Refuses to change a program that is being run under another id than the one asked for; the kernel knows of
+/// those under the same id (K113).
+///
+/// # Errors
+/// ETXTBSY.
+pub(super) fn refuse_if_run(node: &Node) -> Result<()> {
+    if node.is_renewed() && is_run(&mut node.state().open) {
+        Err(Errno::TXTBSY)
+    } else {
+        Ok(())
+    }
+}
+
+/// True if a program is being run from one of the open files.
+pub(super) fn is_run(open: &mut Vec<std::sync::Weak<OpenFile>>) -> bool {
     open.retain(|file| file.strong_count() > 0);
-    open.iter().find_map(std::sync::Weak::upgrade)
+    open.iter()
+        .filter_map(std::sync::Weak::upgrade)
+        .any(|file| file.runs)
 }
 
 #[cfg(test)]

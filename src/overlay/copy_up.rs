@@ -11,7 +11,7 @@ use super::config::FsyncMode;
 use super::dirs::Layer;
 use super::node::{Link, Lower, Node};
 use super::work::Temp;
-use super::{Overlay, attr};
+use super::{Overlay, attr, trace};
 use crate::sys::at::{self, RenameHow, SetTime};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
@@ -49,39 +49,42 @@ impl Overlay {
     /// EROFS for a read-only view; ENOSPC, EDQUOT, EIO, EACCES, EPERM, EOVERFLOW (K69) from the calls made;
     /// ESTALE for an object that is gone. The upper is then as it was.
     pub fn copy_up(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+        if self.copy_up_untold(node, limit)? {
+            self.attributes_changed(node);
+        }
+        Ok(())
+    }
+
+    /// As [`Overlay::copy_up`], for who tells the kernel the new attributes of the node anyway. Answers whether there
+    /// was anything to do.
+    pub(super) fn copy_up_untold(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<bool> {
         if node.upper().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         self.work()?;
-        let mut missing = Vec::new();
-        let mut link = node.link();
-        while let Some(l) = link {
-            if l.parent.upper().is_some() {
-                break;
-            }
-            missing.push(Arc::clone(&l.parent));
-            link = l.parent.link();
-        }
+        let mut missing = missing_above(node);
         while let Some(dir) = missing.pop() {
-            self.copy_up_one(&dir, None)?;
+            if self.copy_up_one(&dir, None)? {
+                self.attributes_changed(&dir);
+            }
         }
         self.copy_up_one(node, limit)
     }
 
-    fn copy_up_one(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
+    fn copy_up_one(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<bool> {
         let _copying = node.copying.lock();
         if node.upper().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let done = match node.link() {
             Some(link) => self.copy_up_named(node, &link, limit),
             None => self.copy_up_removed(node, limit),
         };
+        trace::copied(&done);
         match done {
             Ok(()) => {
                 self.stats.copy_ups.fetch_add(1, Ordering::Relaxed);
-                self.attributes_changed(node);
-                Ok(())
+                Ok(true)
             }
             Err(errno) => {
                 log::warn!("copy-up {}: {errno}", node.path());
@@ -118,6 +121,7 @@ impl Overlay {
             kind_words(stat.kind()),
             stat.ino
         );
+        trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let source = (!covered).then_some(Target::At(from.as_fd(), &link.name));
         let filled = match stat.kind() {
@@ -176,9 +180,10 @@ impl Overlay {
 
     /// A file whose last name is gone but which is still open: its copy never gets a name (K72).
     fn copy_up_removed(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
-        let open = attr::first_open(&mut node.state().open).ok_or(Errno::STALE)?;
+        let open = attr::first_open(&mut node.state()).ok_or(Errno::STALE)?;
         let data = at::reopen(&*open.file(), libc::O_RDONLY)?;
         let stat = stat::stat_fd(&data)?;
+        trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let filled = self.fill_file(&data, &stat, limit)?;
         self.fill_metadata(filled.fd(), Some(xattr::of(&data)), &stat, |_| Ok(()))?;
@@ -205,6 +210,7 @@ impl Overlay {
         let size = limit.map_or(stat.size, |limit| limit.min(stat.size));
         let (method, bytes) = copy::copy_data(data, filled.fd(), size)?;
         self.stats.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        trace::filled(|| filled.words(), Some((method.words(), bytes)));
         log::debug!(
             "  filled {}: {bytes} bytes of data by {}, holes for the rest of {size}",
             filled.words(),
@@ -228,6 +234,7 @@ impl Overlay {
         })?;
         let fd = at::open_path(work.fd(), &temp.name)?;
         let filled = Filled::Named(temp, fd);
+        trace::filled(|| filled.words(), None);
         log::debug!("  made {}", filled.words());
         Ok(filled)
     }
@@ -310,6 +317,7 @@ impl Overlay {
             };
         }
         let before = stat::stat_fd(&to)?;
+        let shown = node.state().number;
         if has_origin {
             self.mark_impure(parent, &to)?;
         }
@@ -337,19 +345,18 @@ impl Overlay {
         if self.fsync == FsyncMode::Strict {
             io::sync(at::reopen_dir(&to)?, false)?;
         }
-        self.attributes_changed(parent);
+        if node.state().number == shown {
+            self.attributes_changed(parent);
+        } else {
+            self.listing_changed(parent);
+        }
         Ok(())
     }
 
     /// Records the copy, and turns everyone who has the file open to it (K110).
     fn settle(&self, node: &Node, ino: u64, number: u64, file: Option<OwnedFd>) {
-        self.nodes.copied_up(node, ino, number);
-        let Some(file) = file.map(Arc::new) else { return };
-        let mut state = node.state();
-        state.open.retain(|open| open.strong_count() > 0);
-        for open in state.open.iter().filter_map(std::sync::Weak::upgrade) {
-            open.follow(&file);
-        }
+        let file = file.map(Arc::new);
+        self.nodes.copied_up(node, ino, number, file.as_ref());
     }
 
     /// Notes that a directory is about to hold an object with an origin, for the kernel's sake (K48).
@@ -384,6 +391,20 @@ impl Overlay {
             Ok(())
         }
     }
+}
+
+/// The directories above a node that the upper does not have yet, the nearest first: they are copied up before it (K62).
+pub(super) fn missing_above(node: &Node) -> Vec<Arc<Node>> {
+    let mut missing = Vec::new();
+    let mut link = node.link();
+    while let Some(l) = link {
+        if l.parent.upper().is_some() {
+            break;
+        }
+        missing.push(Arc::clone(&l.parent));
+        link = l.parent.link();
+    }
+    missing
 }
 
 /// Opens a file of the lower without leaving a trace there (K114), where that is allowed.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::Overlay;
 use super::dirs::Layer;
-use super::merge::InUpper;
+use super::merge::{CreatePlan, InUpper};
 use super::node::{Node, NodeId};
 use super::table::Birth;
+use super::trace;
 use super::work::{self, Temp, Work};
 use crate::sys::at::{self, RenameHow};
 use crate::sys::creds::{self, Ids};
@@ -96,15 +97,13 @@ impl Overlay {
             // Either a whiteout hides the lower's object, or the owner has to be put right before it shows.
             over_whiteout = true;
         }
-        log::debug!(
-            "create {}: {}",
-            parent.path_of(name),
-            if over_whiteout {
-                "complete in the work directory, then moved to its name"
-            } else {
-                "in the upper"
-            }
-        );
+        let plan = if over_whiteout {
+            CreatePlan::InWork
+        } else {
+            CreatePlan::InUpper
+        };
+        log::debug!("create {}: {}", parent.path_of(name), plan.words());
+        trace::decided(plan.words());
         if over_whiteout {
             file = self.make_in_work((&dir, in_lower), name, what, permissions, caller)?;
         }
@@ -239,6 +238,7 @@ impl Overlay {
         }
         let stat = stat::stat_fd(&object)?;
         self.nodes.add_name(&node, &parent, name);
+        self.changed_as(id, &node);
         Ok((Arc::clone(&node), self.shown(&node, stat)))
     }
 }

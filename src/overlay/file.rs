@@ -2,13 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Overlay;
-use super::attr::Place;
+use super::attr::{self, Place};
 use super::config::FsyncMode;
 use super::create::{Caller, NewObject};
 use super::dirs::Layer;
-use super::node::{Node, NodeId, OpenFile};
+use super::node::{Node, NodeId, OpenFile, State};
 use crate::sys::stat::{self, Stat};
 use crate::sys::{Errno, Result, at, io};
 
@@ -19,23 +20,43 @@ const PASSED_ON: i32 = libc::O_ACCMODE | libc::O_DSYNC | libc::O_SYNC;
 const TO_RUN: i32 = 0x20;
 
 impl Overlay {
-    /// Opens a regular file (FUSE OPEN), copying it up if it may be written (K60).
+    /// Opens a regular file (FUSE OPEN), copying it up if it may be written (K60). `ready` may be the file, open for
+    /// reading already, and whether it is the lower's.
     ///
     /// # Errors
-    /// EROFS; EISDIR; ESTALE; ETXTBSY for a file being run that is to be cut; else as copy-up and open(2).
-    pub fn open_file(&self, id: NodeId, flags: i32, pid: u32) -> Result<Arc<OpenFile>> {
+    /// EROFS; EISDIR; ETXTBSY for a file being run that is to be cut; ESTALE, also for an id by which the lower is
+    /// still read after a copy-up ([`Node::known_as`]): the kernel then looks the name up again; else as copy-up
+    /// and open(2).
+    pub fn open_file(
+        &self,
+        id: NodeId,
+        flags: i32,
+        pid: u32,
+        ready: Option<(Arc<OwnedFd>, bool)>,
+    ) -> Result<Arc<OpenFile>> {
         let node = self.node(id)?;
         if node.is_dir() {
             return Err(Errno::ISDIR);
         }
+        if node.known_as() != id && is_pinned(&node) {
+            return Err(Errno::STALE);
+        }
         let truncate = flags & libc::O_TRUNC != 0;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         // The kernel refuses to write what is being run before it asks for the open, but to cut it only after.
-        if truncate && is_run(&mut node.state().open) {
+        if truncate && attr::is_run(&mut node.state().open) {
             return Err(Errno::TXTBSY);
         }
         if writes || truncate {
             self.copy_up(&node, truncate.then_some(0))?;
+            if node.known_as() != id {
+                if is_pinned(&node) {
+                    return Err(Errno::STALE);
+                }
+                // Written by this id, it changes behind what the kernel knows of it by the other.
+                node.written_by_both.store(true, Ordering::Relaxed);
+                self.attributes_changed(&node);
+            }
         }
         if truncate {
             let fd = self.open_upper(&node, libc::O_WRONLY)?;
@@ -43,14 +64,22 @@ impl Overlay {
             self.drop_suid(&node, &fd, pid)?;
         }
         let mut tries = 8;
+        let mut ready = ready.filter(|(_, lower)| !writes && *lower == node.upper().is_none());
         loop {
-            let (file, on_lower, mode) = self.at_spot(&node, |spot| {
-                let file = open_place(&spot.place, flags & PASSED_ON)?;
-                let stat = stat::stat_fd(&file)?;
-                spot.check(&stat)?;
-                Ok((file, spot.layer == Layer::Lower, stat.mode))
-            })?;
-            let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, mode);
+            let (file, on_lower, stat) = match ready.take() {
+                Some((file, lower)) => {
+                    let stat = stat::stat_fd(&file)?;
+                    (file, lower, stat)
+                }
+                None => self.at_spot(&node, |spot| {
+                    let file = open_place(&spot.place, flags & PASSED_ON)?;
+                    let stat = stat::stat_fd(&file)?;
+                    spot.check(&stat)?;
+                    Ok((Arc::new(file), spot.layer == Layer::Lower, stat))
+                })?,
+            };
+            let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, &stat);
+            open.id = id;
             open.runs = flags & TO_RUN != 0;
             let open = Arc::new(open);
             let mut state = node.state();
@@ -60,6 +89,9 @@ impl Overlay {
                 continue;
             }
             state.open.retain(|file| file.strong_count() > 0);
+            if node.is_renewed() && is_busy(&state, &open) {
+                return Err(Errno::TXTBSY);
+            }
             state.open.push(Arc::downgrade(&open));
             return Ok(open);
         }
@@ -81,14 +113,17 @@ impl Overlay {
             Ok(made) => {
                 let file = made.file.ok_or(Errno::IO)?;
                 let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-                let open = OpenFile::new(Arc::clone(&made.node), file, false, writes, made.stat.mode);
+                let open = OpenFile::new(Arc::clone(&made.node), file, false, writes, &made.stat);
                 let open = Arc::new(open);
                 made.node.state().open.push(Arc::downgrade(&open));
                 Ok((made.node, made.stat, open))
             }
             Err(Errno::EXIST) if flags & libc::O_EXCL == 0 => {
                 let (node, _) = self.lookup(parent, name)?;
-                let opened = self.open_file(node.id, flags, caller.pid);
+                let mut opened = self.open_file(node.known_as(), flags, caller.pid, None);
+                if matches!(opened, Err(Errno::STALE)) && node.is_renewed() {
+                    opened = self.open_file(node.known_as(), flags, caller.pid, None);
+                }
                 let opened = opened.and_then(|open| Ok((self.attributes(&node)?, open)));
                 if opened.is_err() {
                     self.forget(node.id, 1);
@@ -152,8 +187,13 @@ impl Overlay {
     /// # Errors
     /// As fsync(2).
     pub fn fsync(&self, open: &OpenFile, data_only: bool) -> Result<()> {
-        if open.on_lower() || self.fsync == FsyncMode::Volatile {
+        if self.fsync == FsyncMode::Volatile || open.on_lower() && open.node.upper().is_none() {
             return Ok(());
+        }
+        if open.on_lower() {
+            // It reads the lower by itself, but the file is the upper's now.
+            let spot = self.at_spot(&open.node, |spot| open_place(&spot.place, libc::O_RDONLY));
+            return spot.and_then(|file| io::sync(file, data_only));
         }
         io::sync(&*open.file(), data_only)
     }
@@ -183,12 +223,16 @@ impl Overlay {
         io::inode_flags(at::reopen_dir(&self.dirs.get(node, layer)?)?)
     }
 
-    /// True if no file of the lower is ever copied up, and reading one changes nothing of it, its access time
-    /// neither: a view without an upper, over a mount that is read-only (as the server's own one is).
+    /// True for a view without an upper: no file of the lower is ever copied up.
     pub fn lower_is_final(&self) -> bool {
-        let read_only =
-            |stat: rustix::fs::StatVfs| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
-        self.work.is_none() && self.stat_fs().is_ok_and(read_only)
+        self.work.is_none()
+    }
+
+    /// True if reading a file of the lower changes nothing of it, its access time neither (K114), and nobody can
+    /// open one for writing: the lower is reached over a mount that is read-only, as the server's own one is.
+    pub fn lower_is_read_only(&self) -> bool {
+        let flags = || io::stat_fs(&*self.dirs.get(&self.node(super::ROOT)?, Layer::Lower)?);
+        flags().is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
     }
 
     /// Numbers of the upper's file system, or of the lower's in a view without upper (K16).
@@ -206,12 +250,18 @@ impl Overlay {
     }
 }
 
-/// True if a program is being run from one of the open files.
-fn is_run(open: &mut Vec<std::sync::Weak<OpenFile>>) -> bool {
-    open.retain(|file| file.strong_count() > 0);
-    open.iter()
-        .filter_map(std::sync::Weak::upgrade)
-        .any(|file| file.runs)
+/// True while the kernel reads the lower's file by itself, for somebody who opened it before it was copied up.
+fn is_pinned(node: &Node) -> bool {
+    let state = node.state();
+    let mut open = state.open.iter().filter_map(std::sync::Weak::upgrade);
+    open.any(|file| file.is_pinned())
+}
+
+/// True if one runs what the other writes (K113), each by an id of its own: among opens of one id the kernel sees
+/// to that.
+fn is_busy(state: &State, new: &OpenFile) -> bool {
+    let mut open = state.open.iter().filter_map(std::sync::Weak::upgrade);
+    open.any(|old| old.id != new.id && (old.runs && new.writes || old.writes && new.runs))
 }
 
 fn open_place(place: &Place, flags: i32) -> Result<OwnedFd> {

@@ -1,8 +1,16 @@
 //! Listing a directory: one snapshot of the merged names for each open directory (K50 to K53).
 
+//!
+//! Positions have to stay true over snapshots, since the kernel keeps listings too, and goes on in a later one where it
+//! stopped in an earlier: a name of the lower, which never changes, has its place there, and a name that only the
+//! upper has is placed by its hash.
+
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::Overlay;
@@ -12,24 +20,6 @@ use super::node::{Lower, Node, NodeId};
 use crate::sys::dirent::{self, Entry};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, at};
-
-/// A directory that a program has open.
-#[derive(Debug)]
-pub struct OpenDir {
-    /// The node.
-    pub node: Arc<Node>,
-    snapshot: Mutex<Option<Arc<Vec<Entry>>>>,
-}
-
-impl OpenDir {
-    /// Opens a directory; nothing is read until the first entry is asked for.
-    pub fn new(node: Arc<Node>) -> Self {
-        Self {
-            node,
-            snapshot: Mutex::new(None),
-        }
-    }
-}
 
 /// One entry as it is handed out.
 #[derive(Debug)]
@@ -48,24 +38,67 @@ pub struct Listed<'a> {
 
 /// Positions before the first name: `.` and `..`.
 const DOTS: u64 = 2;
+/// The first position of a name that only the upper has; below 2⁶³, as positions are signed.
+const UPPER: u64 = 1 << 62;
+/// Listings kept for those who have not come to their end.
+const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+
+/// A name and its position.
+#[derive(Debug)]
+struct Placed {
+    next: u64,
+    entry: Entry,
+}
+
+/// The merged names of a directory, by position.
+type Snapshot = Arc<Vec<Placed>>;
+
+/// The snapshots of directories that are being listed.
+#[derive(Debug)]
+pub(super) struct Listings(Mutex<LruCache<NodeId, Snapshot>>);
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(KEPT)))
+    }
+}
+
+impl Listings {
+    /// The directory is known no more, or somebody came to the end of it.
+    pub(super) fn forget(&self, id: NodeId) {
+        self.0.lock().pop(&id);
+    }
+}
+
+/// Where a name of the upper alone has its place.
+fn hashed(name: &[u8]) -> u64 {
+    // The same in every snapshot, so without a random key.
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    UPPER | hasher.finish() >> 2
+}
 
 impl Overlay {
-    /// Hands out the entries of an open directory from position `from` on, until `each` says that it has no
-    /// room (`false`). With `with_nodes` each name is looked up as by [`Overlay::lookup`].
+    /// Hands out the entries of a directory from position `from` on, until `each` says that it has no room
+    /// (`false`). With `with_nodes` each name is looked up as by [`Overlay::lookup`].
     ///
     /// Position 0 reads the directory anew.
     ///
     /// # Errors
-    /// As the calls made. A name that vanished since the snapshot is left out when nodes are wanted.
+    /// ENOTDIR; ESTALE; else as the calls made. A name that vanished since the snapshot is left out when nodes are
+    /// wanted.
     pub fn list(
         &self,
-        dir: &OpenDir,
+        id: NodeId,
         from: u64,
         with_nodes: bool,
         mut each: impl FnMut(&Listed<'_>) -> bool,
     ) -> Result<()> {
-        let node = &dir.node;
-        let names = self.snapshot(dir, from == 0)?;
+        let node = &self.node(id)?;
+        if !node.is_dir() {
+            return Err(Errno::NOTDIR);
+        }
+        let names = self.snapshot(node, from == 0)?;
         let number = node.state().number;
         let parent = node.link().map_or(number, |link| link.parent.state().number);
         for (at, (name, number)) in [(&b"."[..], number), (&b".."[..], parent)]
@@ -84,10 +117,14 @@ impl Overlay {
                 return Ok(());
             }
         }
-        let skip = usize::try_from(from.saturating_sub(DOTS)).unwrap_or(usize::MAX);
-        for (at, entry) in names.iter().enumerate().skip(skip) {
-            let next = DOTS.saturating_add(at as u64).saturating_add(1);
-            if !self.list_one(node, entry, next, with_nodes, &mut each)? {
+        let left = names
+            .get(names.partition_point(|placed| placed.next <= from)..)
+            .unwrap_or_default();
+        if left.is_empty() && from > 0 {
+            self.listings.forget(id);
+        }
+        for placed in left {
+            if !self.list_one(node, &placed.entry, placed.next, with_nodes, &mut each)? {
                 break;
             }
         }
@@ -163,21 +200,18 @@ impl Overlay {
         }
     }
 
-    fn snapshot(&self, dir: &OpenDir, anew: bool) -> Result<Arc<Vec<Entry>>> {
-        let mut snapshot = dir.snapshot.lock();
-        match &*snapshot {
-            Some(names) if !anew => Ok(Arc::clone(names)),
-            _ => {
-                let names = Arc::new(self.merged_names(&dir.node)?);
-                *snapshot = Some(Arc::clone(&names));
-                Ok(names)
-            }
+    fn snapshot(&self, node: &Arc<Node>, anew: bool) -> Result<Snapshot> {
+        if !anew && let Some(known) = self.listings.0.lock().get(&node.id) {
+            return Ok(Arc::clone(known));
         }
+        let names = Arc::new(self.merged_names(node)?);
+        self.listings.0.lock().put(node.id, Arc::clone(&names));
+        Ok(names)
     }
 
     /// All names of a directory: the lower's in its order, then those only in the upper (K50), without the
     /// whiteouts of either layer (K32).
-    fn merged_names(&self, node: &Arc<Node>) -> Result<Vec<Entry>> {
+    fn merged_names(&self, node: &Arc<Node>) -> Result<Vec<Placed>> {
         let (has_upper, lower, removed) = {
             let state = node.state();
             (
@@ -208,42 +242,40 @@ impl Overlay {
                 Ok(true)
             })?;
         }
-        if !lower {
-            return Ok(upper_names);
-        }
-        let dir = self.dirs.get(node, Layer::Lower)?;
         let mut names = Vec::new();
-        dirent::read_names(at::reopen_dir(&dir)?, |entry| {
-            match hidden.get_mut(&entry.name) {
-                // Both layers have it: the lower's place, the upper's type.
-                Some(upper) => names.extend(upper.take()),
-                None => {
-                    let odd = matches!(entry.kind, 0 | libc::S_IFCHR);
-                    if !odd || self.look_lower(&*dir, &entry.name)? != InLower::Absent {
-                        names.push(entry);
+        if lower {
+            let dir = self.dirs.get(node, Layer::Lower)?;
+            let mut next = DOTS;
+            dirent::read_names(at::reopen_dir(&dir)?, |entry| {
+                next = next.saturating_add(1);
+                match hidden.get_mut(&entry.name) {
+                    // Both layers have it: the lower's place, the upper's type.
+                    Some(upper) => names.extend(upper.take().map(|entry| Placed { next, entry })),
+                    None => {
+                        let odd = matches!(entry.kind, 0 | libc::S_IFCHR);
+                        if !odd || self.look_lower(&*dir, &entry.name)? != InLower::Absent {
+                            names.push(Placed { next, entry });
+                        }
                     }
                 }
-            }
-            Ok(true)
-        })?;
-        names.extend(
-            upper_names
-                .into_iter()
-                .filter(|entry| matches!(hidden.get(&entry.name), Some(Some(_)))),
-        );
-        Ok(names)
-    }
-
-    /// Opens a directory (FUSE OPENDIR).
-    ///
-    /// # Errors
-    /// ENOTDIR; ESTALE.
-    pub fn open_dir(&self, id: NodeId) -> Result<OpenDir> {
-        let node = self.node(id)?;
-        if node.is_dir() {
-            Ok(OpenDir::new(node))
-        } else {
-            Err(Errno::NOTDIR)
+                Ok(true)
+            })?;
+            upper_names.retain(|entry| matches!(hidden.get(&entry.name), Some(Some(_))));
         }
+        let start = names.len();
+        names.extend(upper_names.into_iter().map(|entry| Placed {
+            next: hashed(&entry.name),
+            entry,
+        }));
+        if let Some(placed) = names.get_mut(start..) {
+            placed.sort_unstable_by(|a, b| (a.next, &a.entry.name).cmp(&(b.next, &b.entry.name)));
+            let mut last = 0;
+            for placed in placed {
+                // Two names with one hash.
+                placed.next = placed.next.max(last + 1);
+                last = placed.next;
+            }
+        }
+        Ok(names)
     }
 }

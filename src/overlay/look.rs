@@ -8,6 +8,7 @@ use super::dirs::Layer;
 use super::merge::{self, InLower, InUpper, Source};
 use super::node::{Lower, Node, NodeId};
 use super::table::{Birth, LOWER_TAG};
+use super::trace;
 use crate::format::Marks;
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::Target;
@@ -139,7 +140,10 @@ impl Overlay {
         }
         let source = match merge::view(&upper, &lower) {
             Ok(Some(source)) => source,
-            Ok(None) => return Err(Errno::NOENT),
+            Ok(None) => {
+                trace::shows(merge::nothing_words(&upper));
+                return Err(Errno::NOENT);
+            }
             Err(errno) => {
                 log::warn!(
                     "{}: carries marks of redirect_dir or metacopy, which are not supported",
@@ -254,6 +258,7 @@ impl Overlay {
         let found = self.look(parent, name)?;
         let node = self.nodes.insert(parent, name, self.birth(&found));
         log::debug!("lookup {}: {}", parent.path_of(name), found.source.words());
+        trace::shows(found.source.words());
         if found.source == Source::Merged && !found.marks.origin {
             self.add_origin(parent, name);
         }

@@ -50,6 +50,14 @@ impl Source {
     }
 }
 
+/// Why a name shows nothing, in words.
+pub fn nothing_words(upper: &InUpper) -> &'static str {
+    match upper {
+        InUpper::Whiteout => "a whiteout in the upper",
+        _ => "neither layer has it",
+    }
+}
+
 /// Whether the lower has to be asked at all (K20, K21, K24).
 pub fn upper_decides(upper: &InUpper) -> bool {
     match upper {
@@ -87,6 +95,10 @@ pub fn view(upper: &InUpper, lower: &InLower) -> Result<Option<Source>> {
         }
     })
 }
+
+/// Why a directory is not moved, in words.
+pub const KEEPS_ITS_PLACE: &str =
+    "a directory with a part in the lower, which would not come along: nothing is copied up";
 
 /// Which call, or calls, carry out a rename (K91).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +193,31 @@ pub fn plan_remove(in_upper: bool, in_lower: bool) -> RemovePlan {
         (true, true) => RemovePlan::Replace,
         (true, false) => RemovePlan::Unlink,
         (false, _) => RemovePlan::Whiteout,
+    }
+}
+
+/// Whether an object keeps its place: a directory with a part in the lower cannot be moved, its content would not come
+/// along (K94).
+pub fn keeps_its_place(directory: bool, lower_takes_part: bool) -> bool {
+    directory && lower_takes_part
+}
+
+/// Where a new object is made (K81).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatePlan {
+    /// Under its name at once.
+    InUpper,
+    /// Whole in the work directory, then moved to its name.
+    InWork,
+}
+
+impl CreatePlan {
+    /// The plan in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::InUpper => "in the upper",
+            Self::InWork => "complete in the work directory, then moved to its name",
+        }
     }
 }
 

@@ -10,13 +10,16 @@ mod copy_up;
 mod create;
 mod dirs;
 mod file;
+mod foresee;
 mod listing;
 mod look;
 pub mod merge;
 pub mod node;
 mod remove;
 mod rename;
+mod survey;
 mod table;
+pub mod trace;
 mod work;
 mod xattrs;
 
@@ -28,9 +31,11 @@ pub use attr::{Changes, Ownership};
 pub use config::{FsyncMode, LayerConfig, SetupError, UpperDirs, XattrNamespace};
 pub use create::{Caller, Made, NewObject};
 pub use dirs::Layer;
-pub use listing::{Listed, OpenDir};
+pub use foresee::{Call, Deed, Foresight};
+pub use listing::Listed;
 pub use node::{Node, NodeId, OpenFile, ROOT};
 pub use rename::RenameFlag;
+pub use survey::{Real, Survey};
 
 use crate::format::{Links, Namespace, OriginReader};
 use crate::sys::{Errno, Result, creds, io, stat};
@@ -50,12 +55,22 @@ pub struct Stats {
     pub copied_bytes: AtomicU64,
 }
 
-/// Tells the kernel that what it remembers about a node's attributes is out of date.
-type Invalidate = Box<dyn Fn(NodeId) + Send + Sync>;
+/// What of the kernel's memory of a node is out of date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outdated {
+    /// The attributes.
+    Attributes,
+    /// The attributes, and the listing of a directory.
+    Listing,
+}
+
+/// Tells the kernel.
+type Invalidate = Box<dyn Fn(NodeId, Outdated) + Send + Sync>;
 
 /// One merged view.
 pub struct Overlay {
     dirs: Dirs,
+    listings: listing::Listings,
     work: Option<Work>,
     nodes: Nodes,
     marks: Namespace,
@@ -70,7 +85,9 @@ pub struct Overlay {
     upper_dev: u64,
     fsync: FsyncMode,
     stats: Stats,
+    trace: Arc<trace::Hub>,
     invalidate: OnceLock<Invalidate>,
+    name_lost: OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -88,22 +105,37 @@ impl Overlay {
     /// # Errors
     /// See [`SetupError`].
     pub fn open(config: LayerConfig) -> std::result::Result<Self, SetupError> {
+        creds::init_process();
+        Self::set_up(config, None)
+    }
+
+    /// The view of layers for looking at only: nothing is probed, cleaned or written, every change is EROFS. What it
+    /// finds and foresees is what the mount of the layers does, since it is the same code.
+    ///
+    /// `marks` is the namespace of the private marks. The work directory need not be one: it only must not show.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn for_looking(config: LayerConfig, marks: Namespace) -> std::result::Result<Self, SetupError> {
+        Self::set_up(config, Some(marks))
+    }
+
+    fn set_up(config: LayerConfig, looking: Option<Namespace>) -> std::result::Result<Self, SetupError> {
         let step = |what: &'static str| {
             move |errno| SetupError::Step {
                 step: what.to_owned(),
                 errno,
             }
         };
-        creds::init_process();
         let lower = stat::stat_fd(&config.lower).map_err(step("look at the lower"))?;
         let origins = OriginReader::learn(&config.lower);
         if origins.is_none() {
             log::info!("the lower has no file handles of a known form: numbers change over a remount");
         }
-        let mut marks = match config.xattr {
+        let mut marks = looking.unwrap_or(match config.xattr {
             XattrNamespace::User => Namespace::User,
             _ => Namespace::Trusted,
-        };
+        });
         let (mut upper, mut work, mut upper_dev) = (None, None, lower.dev);
         let mut traps = Vec::new();
         let mut name_max = longest_name(&config.lower).map_err(step("look at the lower"))?;
@@ -115,9 +147,11 @@ impl Overlay {
             traps.extend([(stat.dev, stat.ino), (base.dev, base.ino)]);
             name_max = name_max.max(longest_name(&given.upper).map_err(step("look at the upper"))?);
             number = stat.ino;
-            let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
-            marks = taken.probe(config.xattr)?;
-            work = Some(taken);
+            if looking.is_none() {
+                let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
+                marks = taken.probe(config.xattr)?;
+                work = Some(taken);
+            }
             upper = Some((given.upper, stat.ino));
         }
         log::debug!(
@@ -145,6 +179,7 @@ impl Overlay {
         });
         Ok(Self {
             dirs: Dirs::new(config.lower, upper.map(|(fd, _)| fd), config::descriptor_limit()),
+            listings: listing::Listings::default(),
             work,
             nodes,
             marks,
@@ -156,12 +191,14 @@ impl Overlay {
             upper_dev,
             fsync: config.fsync,
             stats: Stats::default(),
+            trace: Arc::default(),
             invalidate: OnceLock::new(),
+            name_lost: OnceLock::new(),
         })
     }
 
-    /// Installs the way to tell the kernel about attributes that changed behind its back.
-    pub fn on_invalidate(&self, call: impl Fn(NodeId) + Send + Sync + 'static) {
+    /// Installs the way to tell the kernel about what changed behind its back.
+    pub fn on_invalidate(&self, call: impl Fn(NodeId, Outdated) + Send + Sync + 'static) {
         if self.invalidate.set(Box::new(call)).is_err() {
             log::debug!("the view is served already");
         }
@@ -169,13 +206,68 @@ impl Overlay {
 
     fn attributes_changed(&self, node: &Node) {
         if let Some(call) = self.invalidate.get() {
+            call(node.id, Outdated::Attributes);
+            if node.is_renewed() {
+                call(node.known_as(), Outdated::Attributes);
+            }
+        }
+    }
+
+    /// Numbers in the listing of a directory changed, as no change through the kernel would tell it.
+    fn listing_changed(&self, dir: &Node) {
+        if let Some(call) = self.invalidate.get() {
+            call(dir.id, Outdated::Listing);
+        }
+    }
+
+    /// A request for `id` changed the node: what the kernel knows of it by its other id is out of date.
+    fn changed_as(&self, id: NodeId, node: &Node) {
+        if node.known_as() != id {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// Installs what is to be done when a node lost a name, before the caller hears of it.
+    pub fn on_name_lost(&self, call: impl Fn(NodeId) + Send + Sync + 'static) {
+        if self.name_lost.set(Box::new(call)).is_err() {
+            log::debug!("the view is served already");
+        }
+    }
+
+    /// A name of the node went away or moved; under which id the kernel knows the name is not known.
+    fn names_changed(&self, node: &Node) {
+        if let Some(call) = self.name_lost.get() {
             call(node.id);
         }
+        if node.is_renewed() {
+            self.attributes_changed(node);
+        }
+    }
+
+    /// The id under which the kernel is to open the node that it means by `id`.
+    pub fn known_as(&self, id: NodeId) -> NodeId {
+        self.nodes.known_as(id)
+    }
+
+    /// True if the kernel may not trust for long what it learns by `id`: it knows the node by two ids, and nobody
+    /// tells it of changes made by the other.
+    pub fn is_passing(&self, id: NodeId) -> bool {
+        self.nodes.is_passing(id)
     }
 
     /// The live counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Where the private marks live.
+    pub fn marks(&self) -> Namespace {
+        self.marks
+    }
+
+    /// Those who listen to what it does.
+    pub fn trace(&self) -> &Arc<trace::Hub> {
+        &self.trace
     }
 
     /// Counts one request.
@@ -208,6 +300,7 @@ impl Overlay {
     pub fn forget(&self, id: NodeId, count: u64) {
         for dir in self.nodes.forget(id, count) {
             self.dirs.forget(dir);
+            self.listings.forget(dir);
         }
         if self.nodes.shrink() {
             crate::sys::memory::trim();

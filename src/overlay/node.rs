@@ -8,7 +8,7 @@
 //! then the table (`table.rs`), then a node's state. The last two are never held across a system call.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -73,12 +73,18 @@ pub struct State {
 pub struct Node {
     /// Its id.
     pub id: NodeId,
+    /// The id that took the place of `id`; 0 for none. See [`Node::known_as`].
+    renewed: AtomicU64,
+    /// It was opened for writing by its first id after it got the second.
+    pub written_by_both: AtomicBool,
     /// The type bits of its mode.
     pub kind: u32,
     /// Held while the object is copied up.
     pub copying: Mutex<()>,
     /// Held while names in this directory change.
     pub entries: Mutex<()>,
+    /// The data of the lower's file was given to the kernel.
+    pub filled: AtomicBool,
     /// The kernel wrote the file itself, past its page cache for this node.
     pub cache_bypassed: AtomicBool,
     /// Its capability was removed by the request before this one.
@@ -91,9 +97,12 @@ impl Node {
     pub(super) fn new(id: NodeId, birth: &Birth, number: u64) -> Self {
         Self {
             id,
+            renewed: AtomicU64::new(0),
+            written_by_both: AtomicBool::new(false),
             kind: birth.kind,
             copying: Mutex::new(()),
             entries: Mutex::new(()),
+            filled: AtomicBool::new(false),
             cache_bypassed: AtomicBool::new(false),
             capability_removed: AtomicBool::new(false),
             state: Mutex::new(State {
@@ -109,6 +118,28 @@ impl Node {
         }
     }
 
+    /// The id under which the kernel is to open it.
+    ///
+    /// It differs from `id` after a copy-up while the kernel read the file of the lower by itself
+    /// ([`OpenFile::pin`]): the kernel reads one file for all opens of an id. Both ids mean this node as long as
+    /// the kernel holds either.
+    pub fn known_as(&self) -> NodeId {
+        match self.renewed.load(Ordering::Acquire) {
+            0 => self.id,
+            renewed => renewed,
+        }
+    }
+
+    /// The kernel may know the node under two ids, and has attributes for each.
+    pub fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire) != 0
+    }
+
+    /// Gives the node a second id.
+    pub(super) fn renew(&self, id: NodeId) {
+        self.renewed.store(id, Ordering::Release);
+    }
+
     /// True for a directory.
     pub fn is_dir(&self) -> bool {
         self.kind == libc::S_IFDIR
@@ -117,6 +148,11 @@ impl Node {
     /// True for a regular file.
     pub fn is_file(&self) -> bool {
         self.kind == libc::S_IFREG
+    }
+
+    /// True once its last name was removed.
+    pub fn is_removed(&self) -> bool {
+        self.state.lock().removed.is_some()
     }
 
     /// The changing part.
@@ -176,28 +212,42 @@ impl Node {
 pub struct OpenFile {
     /// The node.
     pub node: Arc<Node>,
+    /// The id of the node by which it was opened.
+    pub id: NodeId,
     /// The real file; exchanged when the node is copied up (K110).
     file: RwLock<Arc<OwnedFd>>,
     on_lower: AtomicBool,
+    pinned: AtomicBool,
     /// Opened for writing.
     pub writes: bool,
     /// Opened to be run as a program.
     pub runs: bool,
     /// The file's mode when it was opened.
     pub mode: u32,
+    /// Its size then, bytes.
+    pub size: u64,
 }
 
 impl OpenFile {
     /// Wraps a real file.
-    pub fn new(node: Arc<Node>, file: OwnedFd, on_lower: bool, writes: bool, mode: u32) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        file: impl Into<Arc<OwnedFd>>,
+        on_lower: bool,
+        writes: bool,
+        stat: &Stat,
+    ) -> Self {
         let on_lower = AtomicBool::new(on_lower);
         Self {
+            id: node.known_as(),
             node,
-            file: RwLock::new(Arc::new(file)),
+            file: RwLock::new(file.into()),
             on_lower,
+            pinned: AtomicBool::new(false),
             writes,
             runs: false,
-            mode,
+            mode: stat.mode,
+            size: stat.size,
         }
     }
 
@@ -211,8 +261,28 @@ impl OpenFile {
         self.on_lower.load(Ordering::Acquire)
     }
 
+    /// Keeps it at the file of the lower, which the kernel is going to read by itself; it does not follow a
+    /// copy-up then. `false` if it is at a file of the upper.
+    pub fn pin(&self) -> bool {
+        // A copy-up decides under the same lock which open files follow it.
+        let _state = self.node.state();
+        let on_lower = self.on_lower();
+        self.pinned.store(on_lower, Ordering::Release);
+        on_lower
+    }
+
+    /// The kernel does not read it any more.
+    pub fn unpin(&self) {
+        self.pinned.store(false, Ordering::Release);
+    }
+
+    /// True while the kernel reads the lower's file by itself.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Acquire)
+    }
+
     /// Turns to the copy in the upper.
-    pub fn follow(&self, file: &Arc<OwnedFd>) {
+    pub(super) fn follow(&self, file: &Arc<OwnedFd>) {
         *self.file.write() = Arc::clone(file);
         self.on_lower.store(false, Ordering::Release);
     }

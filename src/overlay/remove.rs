@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::Overlay;
 use super::dirs::Layer;
+use super::look::Found;
 use super::merge::{self, InLower, InUpper, RemovePlan};
 use super::node::{Lower, Node, NodeId};
+use super::trace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::{Errno, Result, creds, dirent, stat, xattr};
 
@@ -28,10 +30,12 @@ impl Overlay {
         self.remove(parent, name, true)
     }
 
-    fn remove(&self, parent: NodeId, name: &[u8], directory: bool) -> Result<()> {
-        let parent = self.node(parent)?;
-        self.work()?;
-        let found = self.look(&parent, name)?;
+    /// What may be taken away under a name, before the question whether a directory is empty.
+    ///
+    /// # Errors
+    /// As [`Overlay::unlink`] and [`Overlay::rmdir`].
+    pub(super) fn removable(&self, parent: &Arc<Node>, name: &[u8], directory: bool) -> Result<Found> {
+        let found = self.look(parent, name)?;
         match (found.stat.is_dir(), directory) {
             (true, false) => return Err(Errno::ISDIR),
             (false, true) => return Err(Errno::NOTDIR),
@@ -40,6 +44,13 @@ impl Overlay {
         if matches!(found.lower, Some(Lower::Covered(_))) {
             return Err(Errno::BUSY);
         }
+        Ok(found)
+    }
+
+    fn remove(&self, parent: NodeId, name: &[u8], directory: bool) -> Result<()> {
+        let parent = self.node(parent)?;
+        self.work()?;
+        let found = self.removable(&parent, name, directory)?;
         let node = self.nodes.find(parent.id, name);
         if directory {
             let dir = self.node_for(&parent, name, node.as_ref())?;
@@ -62,6 +73,7 @@ impl Overlay {
         }
         let plan = merge::plan_remove(in_upper, in_lower);
         log::debug!("remove {}: {}", parent.path_of(name), plan.words());
+        trace::decided(plan.words());
         match plan {
             RemovePlan::Whiteout => self.work()?.link_whiteout(&dir, name)?,
             RemovePlan::Replace => self.replace_by_whiteout(&dir, name, directory)?,
@@ -70,11 +82,15 @@ impl Overlay {
         }
         self.nodes
             .remove_name(parent.id, name, self.last_look(node.as_ref(), &found.stat));
+        if let Some(node) = &node {
+            self.names_changed(node);
+        }
         Ok(())
     }
 
     /// Keeps an object reachable that is about to lose its only known name, for those who work in it or hold
-    /// it without having opened it (`O_PATH`): a directory, or a file that has further names.
+    /// it without having opened it (`O_PATH`), or who read the lower's file instead: a directory, or a file that
+    /// has further names or was copied up while the kernel read the lower.
     pub(super) fn keep_reachable(&self, node: &Arc<Node>, nlink: u32) {
         if node.state().links.len() > 1 {
             return;
@@ -82,7 +98,7 @@ impl Overlay {
         let kept = match (node.is_dir(), node.upper().is_some()) {
             (true, true) => self.dirs.get(node, Layer::Upper),
             (true, false) => self.dirs.get(node, Layer::Lower),
-            (false, true) if nlink > 1 => self.upper_object(node),
+            (false, true) if nlink > 1 || node.is_renewed() => self.upper_object(node),
             (false, _) => return,
         };
         match kept {

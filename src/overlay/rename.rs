@@ -8,6 +8,7 @@ use super::Overlay;
 use super::dirs::Layer;
 use super::merge::{self, InUpper, RenameCase, RenamePlan};
 use super::node::{Node, NodeId};
+use super::trace;
 use crate::sys::at::{self, RenameHow};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, creds};
@@ -38,11 +39,10 @@ impl End<'_> {
         self.node.as_ref().is_some_and(|node| node.is_dir())
     }
 
-    /// A directory with a lower part cannot be moved: its content would not come along (K94).
     fn stays(&self) -> bool {
         self.node
             .as_ref()
-            .is_some_and(|node| node.is_dir() && node.state().lower.is_some())
+            .is_some_and(|node| merge::keeps_its_place(node.is_dir(), node.state().lower.is_some()))
     }
 }
 
@@ -120,6 +120,7 @@ impl Overlay {
             _ => {}
         }
         if from.stays() || exchange && to.stays() {
+            trace::decided(merge::KEEPS_ITS_PLACE);
             return Err(Errno::XDEV);
         }
         if !exchange
@@ -152,6 +153,7 @@ impl Overlay {
             to.parent.path_of(to.name),
             plan.words()
         );
+        trace::decided(plan.words());
         if source.is_dir() {
             self.make_opaque_for(&from_dir, from.name, &to.parent)?;
         }
@@ -180,6 +182,17 @@ impl Overlay {
             at::rename_at(&from_dir, from.name, &to_dir, to.name, how)?;
             self.record(from, to, exchange);
         }
+        if !Arc::ptr_eq(&from.parent, &to.parent) {
+            // Their `..` is another one now.
+            let moved = [Some(source), to.node.as_ref().filter(|_| exchange)];
+            for dir in moved.into_iter().flatten().filter(|node| node.is_dir()) {
+                self.listing_changed(dir);
+            }
+        }
+        [&from.node, &to.node]
+            .into_iter()
+            .flatten()
+            .for_each(|node| self.names_changed(node));
         if plan == RenamePlan::SwapAndClear
             && let Err(errno) = at::unlink_at(&from_dir, from.name)
         {

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
@@ -52,6 +54,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Table {
     nodes: HashMap<NodeId, Entry>,
+    /// The first ids of nodes that have a second one.
+    renewed: HashMap<NodeId, NodeId>,
     names: HashTable<Named>,
     hasher: DefaultHashBuilder,
     /// Upper files with several names, by inode number.
@@ -74,9 +78,21 @@ const SMALL: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Nodes {
     table: Mutex<Table>,
+    /// A node got a second id in the life of this view.
+    any_renewed: AtomicBool,
 }
 
 impl Table {
+    /// The first id of the node that the kernel means by `id`.
+    fn first_id(&self, id: NodeId) -> NodeId {
+        self.renewed.get(&id).copied().unwrap_or(id)
+    }
+
+    fn next_id(&mut self) -> NodeId {
+        self.last_id = self.last_id.saturating_add(1);
+        self.last_id
+    }
+
     fn hash(&self, parent: NodeId, name: &[u8]) -> u64 {
         self.hasher.hash_one((parent, name))
     }
@@ -151,6 +167,9 @@ impl Table {
                 self.forget_shared(ino, id);
             }
             self.leave_group(lower.as_ref());
+            if entry.node.is_renewed() {
+                self.renewed.remove(&entry.node.known_as());
+            }
             if entry.node.is_dir() {
                 gone.push(id);
             }
@@ -221,11 +240,19 @@ impl Nodes {
 
     /// The node with this id.
     pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
-        self.table
-            .lock()
+        let table = self.table.lock();
+        table
             .nodes
-            .get(&id)
+            .get(&table.first_id(id))
             .map(|entry| Arc::clone(&entry.node))
+    }
+
+    /// The id under which the kernel is to open the node that it means by `id` ([`Node::known_as`]).
+    pub fn known_as(&self, id: NodeId) -> NodeId {
+        if !self.any_renewed.load(Ordering::Relaxed) {
+            return id;
+        }
+        self.get(id).map_or(id, |node| node.known_as())
     }
 
     /// The node with this name, if the kernel knows it.
@@ -243,6 +270,15 @@ impl Nodes {
         let entry = table.nodes.get_mut(&node.id)?;
         entry.lookups = entry.lookups.saturating_add(1);
         Some(node)
+    }
+
+    /// True if the kernel may not trust for long what it learns of a node by `id`: it knows the node by two ids,
+    /// and nobody tells it of changes made by the other.
+    pub fn is_passing(&self, id: NodeId) -> bool {
+        self.any_renewed.load(Ordering::Relaxed)
+            && self
+                .get(id)
+                .is_some_and(|node| node.known_as() != id || node.written_by_both.load(Ordering::Relaxed))
     }
 
     /// The node for a name just met, counted as looked up once.
@@ -265,8 +301,7 @@ impl Nodes {
             }
             return node;
         }
-        table.last_id = table.last_id.saturating_add(1);
-        let id = table.last_id;
+        let id = table.next_id();
         let number = table.claim(&birth);
         let node = Arc::new(Node::new(id, &birth, number));
         table.nodes.insert(
@@ -355,8 +390,12 @@ impl Nodes {
         !table.groups.contains(&ino) && !table.claimed.contains(&ino)
     }
 
-    /// Records that a node now has an upper object, with the number programs see from now on.
-    pub fn copied_up(&self, node: &Node, upper: u64, number: u64) {
+    /// Records that a node now has an upper object, with the number programs see from now on, and turns everyone
+    /// who has the file open to the copy `file` (K110).
+    ///
+    /// What the kernel reads by itself stays at the lower's file, and so does everything opened under the node's
+    /// id as long as that is open. So the node gets a second id for all further opens.
+    pub fn copied_up(&self, node: &Node, upper: u64, number: u64, file: Option<&Arc<OwnedFd>>) {
         let mut table = self.table.lock();
         let lower = {
             let mut state = node.state();
@@ -377,6 +416,24 @@ impl Nodes {
                 }
             }
             state.number = number;
+            let mut pinned = false;
+            state.open.retain(|open| open.strong_count() > 0);
+            for open in state.open.iter().filter_map(Weak::upgrade) {
+                match file {
+                    _ if open.is_pinned() => pinned = true,
+                    Some(file) => open.follow(file),
+                    None => {}
+                }
+            }
+            if pinned && state.links.is_empty() {
+                // Nobody will look for its name; but nothing else holds the copy.
+                state.kept = file.cloned();
+            } else if pinned {
+                let id = table.next_id();
+                table.renewed.insert(id, node.id);
+                node.renew(id);
+                self.any_renewed.store(true, Ordering::Relaxed);
+            }
             state.lower.take()
         };
         table.leave_group(lower.as_ref());
@@ -386,6 +443,8 @@ impl Nodes {
     pub fn forget(&self, id: NodeId, count: u64) -> Vec<NodeId> {
         let mut gone = Vec::new();
         let mut table = self.table.lock();
+        // The references under both ids are counted as one.
+        let id = table.first_id(id);
         if let Some(entry) = table.nodes.get_mut(&id) {
             entry.lookups = entry.lookups.saturating_sub(count);
             table.collect(id, &mut gone);

@@ -80,6 +80,7 @@ impl Overlay {
         let real = self.real_name(name)?;
         let fd = self.upper_object(&node)?;
         xattr::set(xattr::of(&fd), &real, value, flags)?;
+        self.changed_as(id, &node);
         self.acl_changed(&node, &fd, name, pid)
     }
 
@@ -132,6 +133,7 @@ impl Overlay {
         if name == CAPABILITY {
             node.capability_removed.store(true, Ordering::Relaxed);
         }
+        self.changed_as(id, &node);
         self.acl_changed(&node, &fd, name, pid)
     }
 }

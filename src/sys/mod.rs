@@ -12,8 +12,10 @@ pub mod fault;
 pub mod fusectl;
 pub mod handle;
 pub mod io;
+pub mod latency;
 pub mod memory;
 pub mod namespaces;
+pub(crate) mod plain;
 pub mod stat;
 pub mod xattr;
 

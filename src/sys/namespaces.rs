@@ -67,15 +67,6 @@ pub fn new_network_namespace() -> Result<()> {
     }
 }
 
-/// A new process namespace for the children made from now on: the first of them is its process 1, and when that ends
-/// all others are killed.
-///
-/// # Errors
-/// EPERM without the right to do so.
-pub fn new_process_namespace() -> Result<()> {
-    unshare(UnshareFlags::NEWPID)
-}
-
 /// Mounts the process table of this process's namespace on the directory `path`.
 ///
 /// # Errors
@@ -96,11 +87,19 @@ pub fn enter_root(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::chdir(c"/")
 }
 
-/// Asks to be killed when the parent of this process ends, however that ends.
+/// A new process namespace for the next process this one starts: it is the first there, and all others end with it.
+///
+/// # Errors
+/// EPERM without the right to.
+pub fn new_pid_namespace_for_children() -> Result<()> {
+    unshare(UnshareFlags::NEWPID)
+}
+
+/// Asks for SIGKILL when the parent of this process ends, however that ends.
 ///
 /// # Errors
 /// As prctl(2).
-pub fn die_with_parent() -> Result<()> {
+pub fn be_killed_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
@@ -126,6 +125,42 @@ pub fn enter_namespaces_of(pid: u32) -> Result<()> {
 /// As prctl(2).
 pub fn end_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+}
+
+/// Makes a command get SIGTERM when this process ends, however that ends.
+pub fn end_with_this_process(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || -> std::io::Result<()> {
+        end_with_parent()?;
+        // It may have ended already.
+        let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        if now == Some(parent) {
+            Ok(())
+        } else {
+            Err(Errno::SRCH.into())
+        }
+    };
+    // SAFETY: between fork and exec only two system calls are made, which allocate nothing.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// A user namespace in which this user is root and nobody else exists, and a mount namespace of its own: what
+/// `unshare -Urm` makes.
+///
+/// # Errors
+/// EPERM or ENOSPC where the machine does not allow it; EINVAL with other threads.
+pub fn become_root_alone() -> Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    new_user_namespace()?;
+    let write = |name: &str, text: String| {
+        std::fs::write(format!("/proc/self/{name}"), text)
+            .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    };
+    // Without the first a group may not be mapped by its own user.
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("0 {uid} 1\n"))?;
+    write("gid_map", format!("0 {gid} 1\n"))?;
+    new_mount_namespace()
 }
 
 /// The name of the user `uid`, as the system's databases have it.

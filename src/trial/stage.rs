@@ -223,7 +223,7 @@ fn show(point: &Path, target: &Path, read_only: bool) -> crate::sys::Result<()> 
 /// Starts process 1 and waits for its end.
 fn live(trial: &Trial, command: &[OsString], from: (&Path, Mode), report: &OwnedFd) -> Result<u8> {
     let own = Path::new("/proc/self");
-    namespaces::new_process_namespace().map_err(failed("make a process namespace in", own))?;
+    namespaces::new_pid_namespace_for_children().map_err(failed("make a process namespace in", own))?;
     let init = match fork().map_err(failed("start a process in", own))? {
         Forked::Parent(init) => init,
         Forked::Child => {
@@ -251,7 +251,7 @@ fn live(trial: &Trial, command: &[OsString], from: (&Path, Mode), report: &Owned
 /// Process 1: puts the view where the command expects it, runs the command, and waits for it.
 fn init(trial: &Trial, command: &[OsString], (here, umask): (&Path, Mode)) -> Result<u8> {
     let dir = trial.dir();
-    namespaces::die_with_parent().map_err(failed("prepare", &dir))?;
+    namespaces::be_killed_with_parent().map_err(failed("prepare", &dir))?;
     namespaces::new_mount_namespace().map_err(failed("make a mount namespace for", &dir))?;
     let merged = open(&trial.merged()).map_err(failed("open", &trial.merged()))?;
     if dir == Path::new("/") {

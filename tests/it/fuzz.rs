@@ -15,7 +15,7 @@ use crate::common::images::archive::*;
 use crate::common::images::image::pack;
 use crate::common::images::{Image, Packing, Shape};
 use crate::common::need_root;
-use crate::differential::rng::Rng;
+use plyfs::compare::Rng;
 
 const BLOCK: usize = 512;
 
@@ -69,10 +69,14 @@ fn hunt(target: &str, body: fn(&[u8])) {
     println!("{target}: {} mutations", seed - first);
 }
 
+fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+    rng.one_of(from).expect("something to choose from")
+}
+
 /// Some of: bits flipped, bytes and fields set, blocks doubled, dropped, swapped and taken from elsewhere, an end cut
 /// off.
 fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
-    let mut input = rng.pick(seeds).clone();
+    let mut input = pick(rng, seeds).clone();
     for _ in 0..=rng.below(6) {
         if input.len() < 2 * BLOCK {
             let at = rng.below(input.len());
@@ -90,37 +94,43 @@ fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
             }
             1 => {
                 let at = rng.below(input.len());
-                input[at] = *rng.pick(&[0, b'0', b'7', b'/', b'.', b' ', 0x80, 0xff, b'\n']);
+                input[at] = *pick(rng, &[0, b'0', b'7', b'/', b'.', b' ', 0x80, 0xff, b'\n']);
             }
             // A field of a header: size, type, name, target, mode, map of holes.
             2 => {
-                let (start, length) = *rng.pick(&[
-                    (124, 12),
-                    (156, 1),
-                    (0, 9),
-                    (157, 9),
-                    (100, 8),
-                    (386, 48),
-                    (483, 12),
-                ]);
-                let value: &[u8] = rng.pick::<&[u8]>(&[
-                    &b"00000000000\0"[..],
-                    b"77777777777\0",
-                    b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff",
-                    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-                    b"../../x\0",
-                    b"s/x\0",
-                    b"d/f\0",
-                    b".wh.f\0",
-                    b"d/.wh..wh..opq\0",
-                    b"1",
-                    b"2",
-                    b"5",
-                    b"S",
-                    b"x",
-                    b"L",
-                    b"g",
-                ]);
+                let (start, length) = *pick(
+                    rng,
+                    &[
+                        (124, 12),
+                        (156, 1),
+                        (0, 9),
+                        (157, 9),
+                        (100, 8),
+                        (386, 48),
+                        (483, 12),
+                    ],
+                );
+                let value: &[u8] = pick::<&[u8]>(
+                    rng,
+                    &[
+                        &b"00000000000\0"[..],
+                        b"77777777777\0",
+                        b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff",
+                        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+                        b"../../x\0",
+                        b"s/x\0",
+                        b"d/f\0",
+                        b".wh.f\0",
+                        b"d/.wh..wh..opq\0",
+                        b"1",
+                        b"2",
+                        b"5",
+                        b"S",
+                        b"x",
+                        b"L",
+                        b"g",
+                    ],
+                );
                 let length = length.min(value.len());
                 input[one + start..one + start + length].copy_from_slice(&value[..length]);
             }
@@ -131,7 +141,7 @@ fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
                 input.splice(other..other, block);
             }
             6 => {
-                let from = rng.pick(seeds);
+                let from = pick(rng, seeds);
                 let at = rng.below(from.len() / BLOCK + 1) * BLOCK;
                 let block = from[at.min(from.len())..(at + 3 * BLOCK).min(from.len())].to_vec();
                 input.splice(other..other, block);
@@ -151,7 +161,7 @@ fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
         input.push(0);
     }
     if rng.chance(5) {
-        input = pack(&input, *rng.pick(&[Packing::Gzip, Packing::Zstd]));
+        input = pack(&input, *pick(rng, &[Packing::Gzip, Packing::Zstd]));
     }
     input
 }

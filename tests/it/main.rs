@@ -17,18 +17,23 @@
 )]
 
 mod builder;
+mod caches;
 mod cli;
 mod common;
+mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod explain;
 mod fuzz;
 mod layer_lower;
+mod lesson;
 mod oracles;
 mod rootless;
 mod rules;
 mod smoke;
 mod store;
+mod trace;
 #[path = "try/mod.rs"]
 mod trial;
 mod upper;

@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::common::layers::{ours_is_plyfs, run};
 use crate::common::*;
 
-const UID: u32 = 1001;
+pub(crate) const UID: u32 = 1001;
 /// Where the mapped range begins, outside: id 1 inside is 100000.
 const RANGE: u32 = 100_000;
 
@@ -221,7 +221,7 @@ impl Stage {
 
 /// Shell commands for a private mount namespace: without its copies of the mounts of parallel tests, which they would
 /// keep alive; with a fuse device of these permissions, and a name for the user.
-fn open_device(base: &Path, mode: &str) -> String {
+pub(crate) fn open_device(base: &Path, mode: &str) -> String {
     let base = base.display();
     format!(
         "awk '$5 ~ /plyfs-test-/ && index($5, \"{base}/\") != 1 {{ print $5 }}' /proc/self/mountinfo | \

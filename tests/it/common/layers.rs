@@ -228,6 +228,10 @@ pub fn try_mount(fs: Fs, options: &OsStr, merged: &Path) -> Result<Mounted, Refu
         (_, Program::Plyfs(path)) => {
             let mut command = Command::new(path);
             command.arg(merged).arg("-o").arg(options);
+            // Words that change how a view is served, but not what it shows, such as passthrough=off.
+            if let Some(words) = std::env::var_os("PLYFS_TEST_OPTIONS") {
+                command.arg("-o").arg(words);
+            }
             command
         }
         (_, Program::Other(path)) => {

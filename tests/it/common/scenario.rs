@@ -188,6 +188,7 @@ pub struct Scenario {
     lower: Vec<Node>,
     upper: Vec<Node>,
     words: Vec<String>,
+    ours: Vec<String>,
     ignored: Vec<String>,
     ignored_paths: Vec<PathBuf>,
     cross: bool,
@@ -208,6 +209,7 @@ impl Scenario {
             lower: Vec::new(),
             upper: Vec::new(),
             words: Vec::new(),
+            ours: Vec::new(),
             ignored: Vec::new(),
             ignored_paths: Vec::new(),
             cross: true,
@@ -233,6 +235,13 @@ impl Scenario {
     #[must_use]
     pub fn words(mut self, words: &[&str]) -> Self {
         self.words = words.iter().map(|w| (*w).into()).collect();
+        self
+    }
+
+    /// Mount options for plyfs alone: those that change how a view is served.
+    #[must_use]
+    pub fn ours(mut self, words: &[&str]) -> Self {
+        self.ours = words.iter().map(|w| (*w).into()).collect();
         self
     }
 
@@ -322,7 +331,7 @@ impl Scenario {
         }
         let lower = fingerprint(&layers.lower);
         self.warm_up(fs, &layers);
-        let mounted = layers.mount(fs, &self.word_list());
+        let mounted = layers.mount(fs, &self.word_list(fs));
         let env = Env {
             fs,
             layers,
@@ -347,7 +356,7 @@ impl Scenario {
         mounted.umount();
         let upper = snapshot(&layers.upper);
         leftovers(fs, &layers, failures);
-        let again = layers.mount(fs, &self.word_list());
+        let again = layers.mount(fs, &self.word_list(fs));
         let after = snapshot(&layers.merged);
         for line in merged.differences(&after, "before", "after") {
             failures.push(format!("{}: remount: {line}", fs.name()));
@@ -372,15 +381,17 @@ impl Scenario {
         let kernel = fs == Fs::Kernel || super::layers::program_is_kernel();
         if kernel
             && !self.upper.is_empty()
-            && let Ok(mounted) = layers.try_mount(fs, &self.word_list())
+            && let Ok(mounted) = layers.try_mount(fs, &self.word_list(fs))
         {
             snapshot(mounted.path());
             mounted.umount();
         }
     }
 
-    fn word_list(&self) -> Vec<&str> {
-        self.words.iter().map(String::as_str).collect()
+    fn word_list(&self, fs: Fs) -> Vec<&str> {
+        let ours = fs == Fs::Plyfs && super::layers::ours_is_plyfs();
+        let ours = self.ours.iter().filter(|_| ours);
+        self.words.iter().chain(ours).map(String::as_str).collect()
     }
 
     fn comparable(&self, tree: &Tree) -> Tree {
@@ -436,7 +447,7 @@ impl Scenario {
         let other = side.fs.other();
         let title = format!("{}'s upper mounted by {}", side.fs.name(), other.name());
         self.warm_up(other, &side.layers);
-        match side.layers.try_mount(other, &self.word_list()) {
+        match side.layers.try_mount(other, &self.word_list(other)) {
             Err(refused) => failures.push(format!("{title}: {refused:?}")),
             Ok(mounted) => {
                 let (a, b) = (

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::common::known::KNOWN_DIFFERENCES;
+use plyfs::compare::known::KNOWN_DIFFERENCES;
 
 /// Rules without a test of that name here, and where they are tried, or why they cannot be.
 const ELSEWHERE: &[(u32, &str)] = &[

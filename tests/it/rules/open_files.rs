@@ -49,59 +49,6 @@ fn k110_a_descriptor_from_before_copy_up_sees_the_new_data() {
     );
 }
 
-/// Readers and writers of one file opened in every order; whoever reads sees what was written last, and the lower
-/// stays as it was (the scenario checks that).
-#[test]
-fn k110_every_order_of_opens() {
-    let orders = [
-        "rw", "rrw", "rwr", "wr", "wwr", "rwrw", "rwwr", "wrwr", "rcw", "rcr", "rtr", "rtw", "rlw", "rmw",
-        "rmr",
-    ];
-    let big: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
-    let lower: Vec<_> = orders.iter().map(|name| file(name, &big)).collect();
-    scenario("k110 orders", &lower, |env| {
-        for order in orders {
-            let path = env.m(order);
-            let mut want = big.clone();
-            let (mut readers, mut writers) = (Vec::new(), Vec::new());
-            let mut maps = Vec::new();
-            for (i, step) in order.bytes().enumerate() {
-                let at = i * 5000;
-                match step {
-                    b'r' => readers.push(sys::open(&path, RO).unwrap()),
-                    b'w' => {
-                        let fd = sys::open(&path, RW).unwrap();
-                        env.eq("write", sys::pwrite(&fd, &[step; 9000], at as i64), Ok(9000));
-                        want[at..at + 9000].fill(step);
-                        writers.push(fd);
-                    }
-                    // Copied up with nobody writing; cut; linked; mapped.
-                    b'c' => sys::chmod(&path, 0o640).unwrap(),
-                    b't' => {
-                        sys::truncate(&path, 200_000).unwrap();
-                        want.truncate(200_000);
-                    }
-                    b'l' => sys::link(&path, env.m(format!("{order}-2"))).unwrap(),
-                    _ => {
-                        let fd = sys::open(&path, RO).unwrap();
-                        let map = sys::mmap_shared(&fd, 8192, false).unwrap();
-                        env.eq("mapped", map.bytes(), want[..8192].to_vec());
-                        maps.push(map);
-                    }
-                }
-                for (who, fd) in readers.iter().chain(&writers).enumerate() {
-                    let got = sys::pread(fd, 400_000, 0).unwrap();
-                    env.check(format!("{order} after step {i}, descriptor {who}"), got == want);
-                }
-                env.check(
-                    format!("{order} after step {i}, by name"),
-                    sys::cat(&path).unwrap() == want,
-                );
-            }
-        }
-    });
-}
-
 #[test]
 fn k111_mappings_and_copy_up() {
     scenario("k111", &[file("f", "old data")], |env| {
@@ -215,43 +162,6 @@ fn k112_record_locks() {
             env.ok_once_closed("exclusive", || sys::ofd_setlk(&writer, libc::F_WRLCK));
         },
     );
-}
-
-#[test]
-fn k113_a_running_program_is_not_written() {
-    let copy = |layers: &Layers| {
-        for name in ["low", "other"] {
-            std::fs::copy("/bin/sleep", layers.lower.join(name)).unwrap();
-            sys::chmod(layers.lower.join(name), 0o755).unwrap();
-            sys::utimens(layers.lower.join(name), plant::PLANTED, plant::PLANTED).unwrap();
-        }
-    };
-    Scenario::new("k113").prepare(copy).run(|env| {
-        env.ok("copy up", || sys::chmod(env.m("other"), 0o755));
-        for name in ["low", "other"] {
-            let start = || Command::new(env.m(name)).arg("60").spawn().map_err(Errno::from);
-            let mut child = once_closed(start).expect("sleep");
-            // Until exec is through the file may still be written.
-            while std::fs::read_link(format!("/proc/{}/exe", child.id())).ok() != Some(env.m(name)) {
-                std::thread::yield_now();
-            }
-            let opened = sys::open(env.m(name), libc::O_WRONLY).map(drop);
-            let cut = sys::truncate(env.m(name), 0);
-            child.kill().unwrap();
-            child.wait().unwrap();
-            env.fails(format!("open {name}"), sys::ETXTBSY, || opened);
-            env.fails(format!("truncate {name}"), sys::ETXTBSY, || cut);
-            let writer = sys::open(env.m(name), libc::O_WRONLY).unwrap();
-            let run = Command::new(env.m(name))
-                .arg("0")
-                .spawn()
-                .map(|mut child| drop(child.wait()));
-            env.fails("run what is open for writing", sys::ETXTBSY, || {
-                run.map_err(Errno::from)
-            });
-            drop(writer);
-        }
-    });
 }
 
 /// The kernel asks the file system to open before it looks whether the file is being run, so an open that truncates

@@ -10,7 +10,7 @@ const EXCHANGE: u32 = libc::RENAME_EXCHANGE;
 const WHITEOUT: u32 = libc::RENAME_WHITEOUT;
 
 /// What can lie under a name, in the view and in the layers. Each is planted twice, as source and as target.
-const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 19] = [
     "free",
     "whiteout",
     "low-file",
@@ -33,7 +33,7 @@ const KINDS: [&str; 19] = [
 ];
 
 /// The nodes of `kind` under `name`: in the lower and in the upper.
-fn planted(kind: &str, name: &str) -> (Vec<Node>, Vec<Node>) {
+pub fn planted(kind: &str, name: &str) -> (Vec<Node>, Vec<Node>) {
     let below = |part: &str| format!("{name}/{part}");
     let mark = |node: Node| node.xattr("trusted.overlay.opaque", "y");
     let low = |nodes: Vec<Node>| (nodes, vec![]);
