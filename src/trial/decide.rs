@@ -106,7 +106,7 @@ impl Trial {
     /// also over what somebody changed in the lower meanwhile.
     ///
     /// # Errors
-    /// When somebody changed in the lower what the trial changed; as [`upper::apply`].
+    /// When somebody changed in the lower what the trial changed; as [`upper::apply()`].
     pub fn keep(&mut self, only: &[PathBuf], force: bool, progress: &dyn Progress) -> Result<upper::Applied> {
         if self.kept() {
             return Err(TrialError::Refused(format!(

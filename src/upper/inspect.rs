@@ -16,7 +16,7 @@ use crate::sys::{Errno, at};
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The view is what it should be; [`super::vacuum`] or the next mount tidies up.
+    /// The view is what it should be; [`super::vacuum()`] or the next mount tidies up.
     Harmless,
     /// The view may not be what was meant.
     Fault,

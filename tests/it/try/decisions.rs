@@ -181,6 +181,34 @@ fn wrong_usage_and_commands_that_are_not_there() {
     assert!(text.starts_with("1\n"), "{text}");
 }
 
+/// kill -9 of `plyfs try` ends the command and its servers; what was changed until then waits.
+#[test]
+fn a_trial_that_is_killed() {
+    let Some(room) = Room::new("a_trial_that_is_killed") else {
+        return;
+    };
+    let script = "echo x >> a; touch ready; sleep 300";
+    let mut child = room
+        .command(&["--later", "--name", "k", "--", "sh", "-c", script])
+        .spawn()
+        .unwrap();
+    let ready = room.base().join("state/try/k/0/upper/ready");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !sys::exists(&ready) {
+        assert!(std::time::Instant::now() < until, "the command never wrote");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(room.trials(), ["k"]);
+    // The servers bring to disk what they have, and go.
+    room.done(&["keep", "k"]);
+    assert_eq!(room.text("a"), "one\nx\n");
+    room.done(&["undo", "k"]);
+    assert_eq!(room.text("a"), "one\n");
+    room.done(&["drop", "k"]);
+}
+
 /// Wherever the keep is killed, the next one ends it, or an undo takes it back.
 #[cfg(feature = "fault-injection")]
 #[test]
