@@ -7,7 +7,12 @@ const UID: u32 = 1001;
 /// Runs a script as the user. `$P` is plyfs.
 fn as_ordinary(room: &Room, script: &str) -> Output {
     let base = room.base().display();
-    std::fs::copy(env!("CARGO_BIN_EXE_plyfs"), room.base().join("plyfs")).unwrap();
+    // By another process: a child that a parallel test forks meanwhile must not hold it open for writing (ETXTBSY).
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_plyfs"))
+        .arg(room.base().join("plyfs"))
+        .status();
+    assert!(copied.unwrap().success());
     sys::chmod(room.base().join("plyfs"), 0o755).unwrap();
     std::fs::create_dir_all(room.base().join("home")).unwrap();
     for path in [room.dir(), room.base().join("home")] {

@@ -337,7 +337,12 @@ fn an_ordinary_user() {
     );
     sys::chown(&layers.upper, 1001, 1001).unwrap();
     let program = layers.base().join("plyfs");
-    std::fs::copy(env!("CARGO_BIN_EXE_plyfs"), &program).unwrap();
+    // By another process: a child that a parallel test forks meanwhile must not hold it open for writing (ETXTBSY).
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_plyfs"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     sys::chmod(&program, 0o755).unwrap();
     let run = |words: &[&str]| {
         use std::os::unix::process::CommandExt;
