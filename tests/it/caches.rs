@@ -222,3 +222,58 @@ fn first_opens_race_with_changes() {
             }
         });
 }
+
+/// What the kernel gathers is in the upper when the file is closed, and everybody sees it before.
+#[test]
+fn gathered_writes() {
+    const SIZE: usize = 4 << 20;
+    if !ours("gathered_writes") {
+        return;
+    }
+    let layers = Layers::new().with_lower(&[file("low", vec![b'l'; 10_000]), file("suid", "x").mode(0o4755)]);
+    let mounted = layers.mount(Fs::Plyfs, &["writeback"]);
+    let merged = |name: &str| layers.merged.join(name);
+    let upper = |name: &str| std::fs::read(layers.upper.join(name)).unwrap();
+
+    let fd = sys::create(merged("new"), 0o640).unwrap();
+    let before = requests(&layers);
+    for _ in 0..SIZE / 512 {
+        assert_eq!(sys::write(&fd, &[b'n'; 512]), Ok(512));
+    }
+    let asked = requests(&layers) - before;
+    assert!(asked < 100, "{asked} requests for {} writes", SIZE / 512);
+    assert_eq!(sys::lstat(merged("new")).map(|st| st.st_size), Ok(SIZE as i64));
+    let reader = sys::open(merged("new"), libc::O_RDONLY).unwrap();
+    assert_eq!(sys::pread(&reader, 4, SIZE as i64 - 4), Ok(b"nnnn".to_vec()));
+    drop((fd, reader));
+    assert_eq!(upper("new"), vec![b'n'; SIZE]);
+
+    // Less than a page of a file of the lower, opened for writing only: the rest of the page is read first.
+    let old = sys::open(merged("low"), libc::O_RDONLY).unwrap();
+    let fd = sys::open(merged("low"), libc::O_WRONLY).unwrap();
+    assert_eq!(sys::pwrite(&fd, b"W", 5_000), Ok(1));
+    assert_eq!(sys::pread(&old, 3, 4_999), Ok(b"lWl".to_vec()));
+    assert_eq!(sys::fsync(&fd), Ok(()));
+    assert_eq!(upper("low")[4_999..5_002], *b"lWl");
+    drop((fd, old));
+    assert_eq!(sys::append(merged("low"), "end"), Ok(()));
+    assert_eq!(
+        (upper("low").len(), upper("low").ends_with(b"lend")),
+        (10_003, true)
+    );
+
+    // Holes, also in what has not been handed over.
+    let fd = sys::create(merged("holes"), 0o644).unwrap();
+    assert_eq!(sys::pwrite(&fd, b"end", 1 << 20), Ok(3));
+    assert_eq!(sys::lseek(&fd, 0, libc::SEEK_DATA), Ok(1 << 20));
+    assert_eq!(sys::lseek(&fd, 0, libc::SEEK_HOLE), Ok(0));
+    drop(fd);
+
+    // Setuid bits fall when somebody else writes (K103).
+    sys::chmod(merged("suid"), 0o4777).unwrap();
+    as_user(who::ANN, || sys::append(merged("suid"), "y")).unwrap();
+    assert_eq!(sys::mode(merged("suid")).map(|mode| mode & 0o7777), Ok(0o777));
+    mounted.umount();
+    assert_eq!(upper("suid"), b"xy");
+    assert_eq!(upper("holes").len(), (1 << 20) + 3);
+}
