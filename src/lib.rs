@@ -25,10 +25,12 @@
 //! 6. [`explain`]: which layer answers for a path, why, and what a change would do.
 //! 7. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
 //!    above it uses [`sys`] and [`format`] only.
-//! 8. [`store`]: images, layers and containers on disk.
-//! 9. [`compare`]: the same operations on two ways to mount, compared.
-//! 10. [`lesson`]: a walk through the rules that a teacher can show.
-//! 11. [`cli`]: what a person typed.
+//! 8. [`upper`]: the changes of a view that is not mounted: told, checked, applied to the lower, dropped.
+//! 9. [`trial`]: a command on a throw-away view, and the decision afterwards.
+//! 10. [`store`]: images, layers and containers on disk.
+//! 11. [`compare`]: the same operations on two ways to mount, compared.
+//! 12. [`lesson`]: a walk through the rules that a teacher can show.
+//! 13. [`cli`]: what a person typed.
 
 pub mod builder;
 pub mod cli;
@@ -41,6 +43,8 @@ pub mod mount;
 pub mod overlay;
 pub mod store;
 pub mod sys;
+pub mod trial;
+pub mod upper;
 
 #[cfg(test)]
 mod architecture {
@@ -49,9 +53,9 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 11] = [
-        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "store", "compare", "lesson",
-        "cli",
+    const STOREYS: [&str; 13] = [
+        "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "upper", "trial", "store",
+        "compare", "lesson", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 4] = ["overlay", "fuse", "mount", "explain"];

@@ -5,6 +5,8 @@ mod clone;
 mod diff;
 mod verify;
 
+pub(super) use self::diff::record;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

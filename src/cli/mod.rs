@@ -21,8 +21,10 @@ mod progress;
 mod store;
 mod system;
 mod trace;
+mod trial;
 mod umount;
 mod unshare;
+mod upper;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -87,6 +89,8 @@ enum Command {
     System(system::SystemArgs),
     Layer(layer::LayerArgs),
     Lesson(lesson::LessonArgs),
+    Try(trial::TryArgs),
+    Upper(upper::UpperArgs),
     Unshare(unshare::UnshareArgs),
     Compare(compare::CompareArgs),
     /// A process of 'plyfs compare' that does the steps.
@@ -125,6 +129,12 @@ impl From<crate::builder::BuildError> for Failure {
     }
 }
 
+impl From<crate::upper::UpperError> for Failure {
+    fn from(error: crate::upper::UpperError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<crate::mount::OptionError> for Failure {
     fn from(error: crate::mount::OptionError) -> Self {
         Self::usage(error)
@@ -139,7 +149,8 @@ impl From<std::io::Error> for Failure {
 
 /// Does what the command line says.
 #[must_use]
-pub fn run(arguments: Vec<OsString>) -> ExitCode {
+pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
+    trial::translate(&mut arguments);
     let done = if is_command(arguments.get(1)) {
         match Cli::try_parse_from(arguments) {
             Ok(cli) => cli.run(),
@@ -201,6 +212,8 @@ impl Cli {
             Command::System(arguments) => arguments.run(self.root.as_deref()),
             Command::Layer(arguments) => arguments.run(),
             Command::Lesson(arguments) => arguments.run(),
+            Command::Try(arguments) => arguments.run(),
+            Command::Upper(arguments) => arguments.run(),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Compare(arguments) => arguments.run(),
             Command::CompareWorker => Ok(crate::compare::worker()?),

@@ -33,14 +33,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// How the view is mounted, as one would type it.
 pub(super) const MOUNT: &str = "plyfs mount -f L M --upper U --work W &";
 
-/// A server of the lesson: a child of this process, in the foreground as far as it knows.
-#[derive(Debug)]
-pub(super) struct Server {
-    child: Child,
-    /// Open as long as the server lives: it may write there.
-    _said: ChildStdout,
-}
-
 /// What a command printed, and its exit status.
 #[derive(Debug)]
 pub(super) struct Ran {
@@ -51,7 +43,10 @@ pub(super) struct Ran {
 /// The scratch directory of one walk.
 pub struct Room<'a> {
     program: PathBuf,
-    server: Option<Server>,
+    /// A child of this process, in the foreground as far as it knows.
+    server: Option<Child>,
+    /// Open as long as the server lives: it may write there.
+    said: Option<ChildStdout>,
     /// Nothing can be read through the view, and why.
     silent: Option<String>,
     /// There is a child layer, and no view any more.
@@ -97,6 +92,7 @@ impl<'a> Room<'a> {
         Ok(Self {
             program: program.to_owned(),
             server: None,
+            said: None,
             silent: Some("not mounted".to_owned()),
             child_layer: false,
             origins: None,
@@ -263,28 +259,27 @@ impl<'a> Room<'a> {
         let Some(mut stdout) = child.stdout.take() else {
             return Err(failed(Errno::BADF.into()));
         };
+        // From here on there may be a mount, which goes with the room.
+        self.server = Some(child);
+        self.silent = Some("its server has not answered".to_owned());
+        self.wait_for(&stdout, Instant::now() + PATIENCE, MOUNT)?;
         // One write, once the view answers; nothing at all if it never does.
         let mut bytes = vec![0; 4096];
-        if let Err(error) = self.wait_for(&stdout, Instant::now() + PATIENCE, MOUNT) {
-            child.kill().map_err(failed)?;
-            child.wait().map_err(failed)?;
-            return Err(error);
-        }
         let read = stdout.read(&mut bytes).map_err(failed)?;
         bytes.truncate(read);
         if read == 0 {
-            let status = child.wait().map_err(failed)?;
+            self.end_server();
             let said = std::fs::read_to_string(&log).map_err(LessonError::io("read", &log))?;
             let said = said.trim().trim_start_matches("plyfs: ");
             return Err(LessonError::Mount {
                 said: if said.is_empty() {
-                    status.to_string()
+                    "its server ended without a word".to_owned()
                 } else {
                     said.to_owned()
                 },
             });
         }
-        self.server = Some(Server { child, _said: stdout });
+        self.said = Some(stdout);
         self.silent = None;
         let said = String::from_utf8_lossy(&bytes).into_owned();
         self.scene(Action::Mount, MOUNT, said, None)
@@ -313,7 +308,7 @@ impl<'a> Room<'a> {
 
     /// The server's process.
     pub(super) fn server(&self) -> Result<Pid> {
-        let id = self.server.as_ref().map(|server| server.child.id());
+        let id = self.server.as_ref().map(|server| server.id());
         id.and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw)
             .ok_or_else(|| LessonError::Crash("there is no server".to_owned()))
@@ -414,7 +409,7 @@ impl<'a> Room<'a> {
         let Some(mut server) = self.server.take() else {
             return;
         };
-        let id = server.child.id();
+        let id = server.id();
         if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
             // It may be stopped; a signal it handles reaches it when it goes on.
             for signal in [Signal::TERM, Signal::CONT] {
@@ -425,11 +420,11 @@ impl<'a> Room<'a> {
         }
         let until = Instant::now() + Duration::from_secs(10);
         loop {
-            match server.child.try_wait() {
+            match server.try_wait() {
                 Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
                 Ok(None) => {
                     log::warn!("the lesson's server {id} does not end; killed");
-                    if let Err(error) = server.child.kill().and_then(|()| server.child.wait().map(drop)) {
+                    if let Err(error) = server.kill().and_then(|()| server.wait().map(drop)) {
                         log::warn!("the lesson's server {id}: {error}");
                     }
                     return;

@@ -19,6 +19,7 @@
 pub mod control;
 pub mod error;
 pub mod helper;
+mod in_use;
 pub mod layer;
 pub mod listen;
 pub mod mountinfo;

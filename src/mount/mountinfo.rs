@@ -23,6 +23,10 @@ pub struct MountEntry {
     pub kind: String,
     /// The first column of mount(8).
     pub source: OsString,
+    /// The options of the mount itself, which begin with `ro` or `rw`.
+    pub options: OsString,
+    /// The options of its file system.
+    pub fs_options: OsString,
 }
 
 /// The type of our mounts.
@@ -58,9 +62,11 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let root = PathBuf::from(unescape(fields.next()?));
     let point = PathBuf::from(unescape(fields.next()?));
+    let options = unescape(fields.next()?);
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(unescape(rest.next()?).as_encoded_bytes()).into_owned();
     let source = rest.next().map(unescape).unwrap_or_default();
+    let fs_options = rest.next().map(unescape).unwrap_or_default();
     Some(MountEntry {
         id,
         parent,
@@ -69,6 +75,8 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         point,
         kind,
         source,
+        options,
+        fs_options,
     })
 }
 
@@ -116,6 +124,10 @@ mod tests {
         assert_eq!(view.point, Path::new("/mnt/a\\b"));
         assert_eq!(view.kind, KIND);
         assert_eq!(view.source, "/srv/my base");
+        assert_eq!(
+            (view.options.to_str(), view.fs_options.to_str()),
+            (Some("rw,nosuid"), Some("rw,user_id=0"))
+        );
     }
 
     #[test]

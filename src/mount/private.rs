@@ -83,7 +83,7 @@ pub fn layers(lower: &Path) -> Result<PrivateLayers, MountError> {
     let existed = match mkdirat(&parent, "upper", Mode::RWXU) {
         Ok(()) => {
             let upper = make_dir(parent.as_fd(), OsStr::new("upper"), Mode::RWXU).map_err(failed("upper"))?;
-            look_like(&dir, &upper).map_err(failed("upper"))?;
+            look_like_open(&dir, &upper).map_err(failed("upper"))?;
             false
         }
         Err(Errno::EXIST) => true,
@@ -97,8 +97,41 @@ pub fn layers(lower: &Path) -> Result<PrivateLayers, MountError> {
     })
 }
 
+/// The private upper and work of `lower` that an earlier mount made; `None` if there was none.
+///
+/// # Errors
+/// When the lower cannot be opened, or there is no state directory.
+pub fn find(lower: &Path) -> Result<Option<PrivateLayers>, MountError> {
+    let open = |errno| MountError::Open {
+        role: Role::Lower,
+        path: lower.to_owned(),
+        errno,
+    };
+    let dir = open_parent(lower).map_err(open)?;
+    let home = state_dir()?
+        .join("mounts")
+        .join(name_of(&path_of(dir.as_fd()).map_err(open)?));
+    let layers = PrivateLayers {
+        upper: home.join("upper"),
+        work: home.join("work"),
+        existed: true,
+    };
+    Ok((layers.upper.is_dir() && layers.work.is_dir()).then_some(layers))
+}
+
+/// Gives a new upper the owner, mode and times of the lower's root, as far as this user may.
+///
+/// # Errors
+/// When one of them cannot be opened, or the upper cannot be changed.
+pub fn look_like(lower: &Path, upper: &Path) -> Result<(), Errno> {
+    look_like_open(&open_parent(lower)?, &{
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(upper, flags, Mode::empty())?
+    })
+}
+
 /// The root of the view takes its owner, mode and times from the upper, so a new upper gets those of the lower.
-fn look_like(lower: &OwnedFd, upper: &OwnedFd) -> Result<(), Errno> {
+fn look_like_open(lower: &OwnedFd, upper: &OwnedFd) -> Result<(), Errno> {
     let wanted = fstat(lower)?;
     let mut mode = Mode::from_raw_mode(wanted.st_mode);
     if rustix::process::geteuid().is_root() {

@@ -10,6 +10,7 @@ use rustix::fs::{
 
 use super::error::{MountError, Role};
 use super::helper;
+use super::in_use;
 use super::layer::StoredLayer;
 use super::mountinfo::{self, MountEntry};
 use super::place::{Place, is_inside};
@@ -145,6 +146,79 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
         fuse,
         paths,
         helper,
+    })
+}
+
+/// The layers of a view that is not mounted: open, told apart, locked.
+#[derive(Debug)]
+pub struct Idle {
+    /// The lower, open for reading.
+    pub lower: OwnedFd,
+    /// The upper, locked as long as this lives.
+    pub upper: OwnedFd,
+    /// The work directory, locked as well.
+    pub work: OwnedFd,
+    /// The kernel's own paths of lower, upper and work.
+    pub paths: [PathBuf; 3],
+    /// The lower is the tree of an image layer.
+    pub layer: Option<StoredLayer>,
+    /// Lower and work lie on one mount, so that objects can be renamed from one to the other.
+    pub one_mount: bool,
+}
+
+/// Opens and locks the layers of a view that is not mounted, for work on them without a mount.
+///
+/// # Errors
+/// As [`check`] for these three; [`MountError::InUse`] also for a lower that a live view shows.
+pub fn check_idle(lower: &Path, upper: &Path, work: &Path) -> Result<Idle, MountError> {
+    let open = |role, path: &Path| {
+        open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| match errno {
+            Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
+                role,
+                path: path.to_owned(),
+            },
+            errno => MountError::Open {
+                role,
+                path: path.to_owned(),
+                errno,
+            },
+        })
+    };
+    let (below, above, beside) = (
+        open(Role::Lower, lower)?,
+        open(Role::Upper, upper)?,
+        open(Role::Work, work)?,
+    );
+    let mounts =
+        mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
+    let place = |role, path: &Path, dir: &OwnedFd| {
+        Place::of(dir.as_fd(), &mounts).map_err(|errno| MountError::Open {
+            role,
+            path: path.to_owned(),
+            errno,
+        })
+    };
+    let lower_place = place(Role::Lower, lower, &below)?;
+    let upper_place = place(Role::Upper, upper, &above)?;
+    let work_place = place(Role::Work, work, &beside)?;
+    check_pair((&upper_place, above.as_fd()), (&work_place, beside.as_fd()))?;
+    check_lower((&lower_place, below.as_fd()), &upper_place, &work_place)?;
+    lock(Role::Upper, &upper_place.path, above.as_fd())?;
+    lock(Role::Work, &work_place.path, beside.as_fd())?;
+    in_use::check(&mounts, [&lower_place.path, &upper_place.path, &work_place.path])?;
+    let layer = StoredLayer::find(below.as_fd(), lower)?;
+    Ok(Idle {
+        one_mount: lower_place.mount == work_place.mount,
+        lower: below,
+        upper: above,
+        work: beside,
+        paths: [lower_place.path, upper_place.path, work_place.path],
+        layer,
     })
 }
 

@@ -183,7 +183,28 @@ pub fn clone_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(clone)
 }
 
+/// A copy of the mount below `object`, a directory or a file, with everything that is mounted further down, in nobody's
+/// tree yet; read-only in all its parts if asked for.
+///
+/// # Errors
+/// EPERM without the right to mount.
+pub fn clone_tree(object: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let clone = open_tree(object, "", flags)?;
+    if read_only {
+        change_attributes(clone.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, libc::AT_RECURSIVE)?;
+    }
+    Ok(clone)
+}
+
 fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
+    change_attributes(mount, set, clear, 0)
+}
+
+fn change_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, how: libc::c_int) -> Result<()> {
     let attributes = libc::mount_attr {
         attr_set: set,
         attr_clr: clear,
@@ -197,7 +218,7 @@ fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | how,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

@@ -40,6 +40,53 @@ pub fn new_mount_namespace() -> Result<()> {
     )
 }
 
+/// A new network namespace, in which there is nothing but a loopback interface, which is up.
+///
+/// # Errors
+/// EPERM without the right to do so.
+pub fn new_network_namespace() -> Result<()> {
+    unshare(UnshareFlags::NEWNET)?;
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: an all-zero request is valid: an empty name and no flags.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the descriptor is open, and the request outlives the call that reads it.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(super::last_errno())
+    }
+}
+
+/// Mounts the process table of this process's namespace on the directory `path`.
+///
+/// # Errors
+/// EPERM in a user namespace that cannot see all of the outer one's table.
+pub fn mount_process_table(path: &std::path::Path) -> Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("proc", path, "proc", flags, None)
+}
+
+/// Makes the root of the mount `root` the root directory, and takes the old one out of sight.
+///
+/// # Errors
+/// EINVAL if it is no mount of this namespace; else as pivot_root(2).
+pub fn enter_root(root: BorrowedFd<'_>) -> Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")
+}
+
 /// A new process namespace for the next process this one starts: it is the first there, and all others end with it.
 ///
 /// # Errors

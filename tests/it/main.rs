@@ -34,3 +34,6 @@ mod rules;
 mod smoke;
 mod store;
 mod trace;
+#[path = "try/mod.rs"]
+mod trial;
+mod upper;

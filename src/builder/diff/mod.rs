@@ -25,6 +25,7 @@ use crate::format::Namespace;
 
 pub(in crate::builder) use changes::{Object, Sink, changes};
 pub(in crate::builder) use side::Views;
+pub use side::tell_namespaces;
 pub(in crate::builder) use walk::call;
 
 /// What happened to a name.

@@ -147,7 +147,10 @@ fn one_device(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> crate::sys::Result<Op
 /// A mount marks the root of its upper as soon as it copies something up. Where the marks are trusted ones, those
 /// of the other namespace further down are a user's own attributes: those of an overlay inside the view. The other
 /// way round says nothing, since any user may have put a `user.` attribute there.
-pub(in crate::builder) fn tell_namespaces(root: BorrowedFd<'_>) -> Result<Vec<Namespace>> {
+///
+/// # Errors
+/// As listxattr(2).
+pub fn tell_namespaces(root: BorrowedFd<'_>) -> Result<Vec<Namespace>> {
     let list = xattr::list(Target::Fd(root)).map_err(call("read the attributes of", &TreePath::root()))?;
     if xattr::names(&list).any(|name| Namespace::Trusted.is_private(name)) {
         Ok(vec![Namespace::Trusted])

@@ -219,7 +219,11 @@ impl CompareArgs {
                 seed: self.seed.unwrap_or(1),
                 limit: Duration::from_secs(self.limit),
             };
-            let compared = given.run(setting, ways).map_err(Failure::Failed)?;
+            let compared = given.run(setting, ways).map_err(|reason| {
+                let full = reason.contains("No space left");
+                let hint = "; --on DIR keeps the layers in a directory, instead of in memory";
+                Failure::Failed(reason + if full && self.on.is_none() { hint } else { "" })
+            })?;
             return Ok(Report::of_compared(&compared, ways));
         }
         self.hunt(setting, ways)

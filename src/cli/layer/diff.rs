@@ -70,7 +70,7 @@ pub(super) struct DiffArgs {
 
 /// A change in `--json`.
 #[derive(Serialize)]
-struct Record {
+pub(in crate::cli) struct Record {
     change: char,
     path: JsonPath,
     kind: &'static str,
@@ -249,7 +249,8 @@ fn named(path: &Path, error: &io::Error) -> Failure {
     Failure::Failed(format!("{}: {error}", path.display()))
 }
 
-fn record(change: &Change) -> Record {
+/// A change as programs read it.
+pub(in crate::cli) fn record(change: &Change) -> Record {
     let path = [b"/", change.path.as_bytes()].concat();
     Record {
         change: change.letter.as_char(),
