@@ -287,3 +287,73 @@ impl OpenFile {
         self.on_lower.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Nodes;
+    use super::*;
+    use crate::sys::stat;
+
+    fn birth(kind: u32, ino: u64) -> Birth {
+        Birth {
+            kind,
+            number: ino,
+            upper: None,
+            upper_shared: false,
+            from_origin: false,
+            lower: Some(Lower::Object { ino, shared: false }),
+            impure: false,
+        }
+    }
+
+    fn open(node: &Arc<Node>) -> Arc<OpenFile> {
+        let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        let stat = stat::stat_fd(&file).unwrap();
+        let open = Arc::new(OpenFile::new(Arc::clone(node), file, true, false, &stat));
+        node.state().open.push(Arc::downgrade(&open));
+        open
+    }
+
+    #[test]
+    fn a_pinned_reader_makes_a_second_id_and_either_means_the_node() {
+        let nodes = Nodes::default();
+        let root = nodes.insert_root(birth(libc::S_IFDIR, 1));
+        let node = nodes.insert(&root, b"f", birth(libc::S_IFREG, 7));
+        let (pinned, other) = (open(&node), open(&node));
+        assert!(pinned.pin() && pinned.is_pinned() && !other.is_pinned());
+        let copy: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        nodes.copied_up(&node, 9, 7, Some(&Arc::new(copy)));
+        assert!(pinned.on_lower() && !other.on_lower());
+        assert!(!other.pin(), "it is too late for the lower");
+        let second = node.known_as();
+        assert!(node.is_renewed() && second != node.id);
+        assert_eq!((pinned.id, open(&node).id), (node.id, second));
+        assert!(Arc::ptr_eq(&nodes.get(second).unwrap(), &node));
+        assert_eq!(
+            (nodes.known_as(node.id), nodes.known_as(second)),
+            (second, second)
+        );
+        assert!(nodes.is_passing(node.id) && !nodes.is_passing(second));
+        // Looked up once more by its name: two references, whichever id they are given back under.
+        assert!(Arc::ptr_eq(&nodes.find_counted(ROOT, b"f").unwrap(), &node));
+        nodes.forget(second, 1);
+        assert!(nodes.get(second).is_some() && nodes.get(node.id).is_some());
+        nodes.forget(node.id, 1);
+        assert!(nodes.get(second).is_none() && nodes.get(node.id).is_none());
+        assert!(nodes.find(ROOT, b"f").is_none());
+    }
+
+    #[test]
+    fn without_a_pinned_reader_there_is_one_id() {
+        let nodes = Nodes::default();
+        let root = nodes.insert_root(birth(libc::S_IFDIR, 1));
+        let node = nodes.insert(&root, b"f", birth(libc::S_IFREG, 7));
+        let reader = open(&node);
+        assert!(reader.pin());
+        reader.unpin();
+        let copy: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        nodes.copied_up(&node, 9, 7, Some(&Arc::new(copy)));
+        assert!(!reader.on_lower() && !node.is_renewed());
+        assert_eq!(node.known_as(), node.id);
+    }
+}
