@@ -18,19 +18,22 @@
 //! Read the modules from the bottom up; each uses only what stands above it in this list:
 //!
 //! 1. [`sys`]: system calls made safe.
-//! 2. [`format`]: the on-disk language, shared with the kernel's overlay: whiteouts, opaque marks, origins.
+//! 2. [`mod@format`]: the on-disk language, shared with the kernel's overlay: whiteouts, opaque marks, origins.
 //! 3. [`overlay`]: the rules and the state of one merged view.
 //! 4. [`fuse`]: the protocol: decode a request, call the overlay, encode the answer.
 //! 5. [`mount`]: set-up checks, locks, the background server, the list of live mounts.
 //! 6. [`explain`]: which layer answers for a path, why, and what a change would do.
 //! 7. [`builder`]: layers as whole trees that share files by hard links. It stands beside the file system: of the
-//!    above it uses [`sys`] and [`format`] only.
+//!    above it uses [`sys`] and [`mod@format`] only.
 //! 8. [`upper`]: the changes of a view that is not mounted: told, checked, applied to the lower, dropped.
 //! 9. [`trial`]: a command on a throw-away view, and the decision afterwards.
 //! 10. [`store`]: images, layers and containers on disk.
 //! 11. [`compare`]: the same operations on two ways to mount, compared.
 //! 12. [`lesson`]: a walk through the rules that a teacher can show.
 //! 13. [`cli`]: what a person typed.
+//!
+//! Each of [`mount`], [`explain`], [`upper`] (differences, and bringing them into the lower) and [`compare`] begins with an
+//! example for other programs; [`builder::diff`] compares whole trees.
 
 pub mod builder;
 pub mod cli;

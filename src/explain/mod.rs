@@ -5,21 +5,26 @@
 //! rule, and what would happen on a change. All decisions are those of [`crate::overlay`]; nothing is decided here, so
 //! an explanation cannot say something else than a mount does.
 //!
-//! ```no_run
+//! ```
 //! use std::path::Path;
 //! use plyfs::explain::{Answer, Layers, Named};
 //!
+//! # let scratch = tempfile::tempdir()?;
+//! # let [base, changes] = ["base", "changes"].map(|name| scratch.path().join(name));
+//! # for layer in [&base, &changes] {
+//! #     std::fs::create_dir_all(layer.join("etc"))?;
+//! #     std::fs::write(layer.join("etc/motd"), "hello")?;
+//! # }
 //! let layers = Layers::open(&Named {
-//!     lower: "/srv/base".into(),
-//!     upper: Some("/srv/changes".into()),
+//!     lower: base,
+//!     upper: Some(changes),
 //!     ..Named::default()
 //! })?;
 //! let told = layers.explain(Path::new("etc/motd"))?;
-//! if let Some(step) = told.steps.last() {
-//!     println!("{:?}: {}", step.answer, step.why);
-//!     println!("from the upper: {}", step.answer == Answer::Upper);
-//! }
-//! # Ok::<(), plyfs::explain::ExplainError>(())
+//! let last = told.steps.last().ok_or("no such path")?;
+//! println!("{:?}: {}", last.answer, last.why);
+//! assert_eq!(last.answer, Answer::Upper);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod data;

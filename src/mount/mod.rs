@@ -15,6 +15,41 @@
 //!   registry    one locked file for each live mount
 //!   unmount     out of the tree; then wait for the server to have written everything
 //! ```
+//!
+//! [`mount`] splits the process: the server lives in a child, so there must be no other threads yet.
+//!
+//! ```standalone_crate
+//! use plyfs::mount::{Directories, Options, Outcome, Request, mount, unmount::unmount};
+//!
+//! # if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+//! #     eprintln!("no FUSE here");
+//! #     return Ok::<(), Box<dyn std::error::Error>>(());
+//! # }
+//! # let scratch = tempfile::tempdir()?;
+//! # let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| scratch.path().join(name));
+//! # for dir in [&lower, &upper, &work, &merged] {
+//! #     std::fs::create_dir(dir)?;
+//! # }
+//! # std::fs::write(lower.join("hello"), "world")?;
+//! let request = Request {
+//!     directories: Directories { lower, upper: Some((upper, work)), merged: merged.clone() },
+//!     options: Options::default(),
+//!     source: None,
+//!     foreground: false,
+//!     remove_mount_point: false,
+//!     log: false,
+//!     passing: false,
+//! };
+//! match mount(&request, |_| {})? {
+//!     Outcome::Ready(_) => {
+//!         assert_eq!(std::fs::read_to_string(merged.join("hello"))?, "world");
+//!         unmount(&merged, false, |_| {})?;
+//!     }
+//!     // This is the child, and its view is unmounted.
+//!     Outcome::Ended => std::process::exit(0),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod control;
 pub mod error;

@@ -13,6 +13,28 @@
 //! ```
 //!
 //! `docs/upper.md` tells the rules.
+//!
+//! ```
+//! use plyfs::builder::Silent;
+//! use plyfs::upper::{ApplyOptions, Layers, apply, forget_undo};
+//!
+//! # let scratch = tempfile::tempdir()?;
+//! # let [base, changes, work] = ["base", "changes", "work"].map(|name| scratch.path().join(name));
+//! # for layer in [&base, &changes, &work] {
+//! #     std::fs::create_dir(layer)?;
+//! # }
+//! # std::fs::write(changes.join("new"), "from the view")?;
+//! let layers = Layers::open(&base, &changes, &work, None)?;
+//! for change in layers.changes()? {
+//!     println!("{:?} {}", change.letter, change.path);
+//! }
+//! let applied = apply(&layers, &ApplyOptions::default(), &Silent)?;
+//! assert_eq!(applied.added, 1);
+//! assert_eq!(std::fs::read_to_string(base.join("new"))?, "from the view");
+//! // It could be undone until this:
+//! forget_undo(&layers)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod apply;
 mod error;

@@ -8,9 +8,9 @@
 //!                                                             and all names where U hides L's directory
 //! ```
 //!
-//! [`side`] knows what a view shows, [`walk`] goes through two of them in step, [`compare`] tells two objects
-//! apart, [`groups`] tells which names are hard links of each other in one view and not in the other.
-//! What docker's rules say about the letters is in [`changes`].
+//! `side` knows what a view shows, `walk` goes through two of them in step, `compare` tells two objects
+//! apart, `groups` tells which names are hard links of each other in one view and not in the other.
+//! What docker's rules say about the letters is in `changes`.
 
 mod changes;
 mod compare;

@@ -20,7 +20,7 @@ An image that had the name loses it.";
 pub(super) struct TagArgs {
     /// A name or id.
     image: String,
-    /// The name: [REGISTRY/]REPOSITORY[:TAG].
+    /// The name, as REGISTRY/REPOSITORY:TAG; the registry and the tag may be left out.
     name: String,
 }
 
