@@ -488,7 +488,11 @@ fn answer(errno: i32) -> String {
 fn old_reader(call: &Call) -> Option<Verdict> {
     let reads = matches!(
         call,
-        Call::Read { .. } | Call::Pread { .. } | Call::MmapRead { .. } | Call::SeekSparse { .. }
+        Call::Read { .. }
+            | Call::Pread { .. }
+            | Call::MmapRead { .. }
+            | Call::SeekSparse { .. }
+            | Call::GetFlags { .. }
     );
     let spreads = matches!(
         call,
