@@ -207,6 +207,8 @@ fn the_story_of_a_view() {
         (&Value::from("mode 0600"), &Value::from(3 << 20))
     );
     sys::chmod(m("etc/mode"), 0o600).unwrap();
+    // Two threads answer, so the end of the one could be told after that of the other.
+    trace.until("setattr", "/etc/mode");
     sys::unlink(m("etc/mode")).unwrap();
     trace.until("unlink", "/etc/mode");
 

@@ -1,6 +1,6 @@
 //! What a trace comes to: which requests, what was copied up, and what of it for nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -12,6 +12,17 @@ use crate::overlay::trace::{CopyUp, Event};
 
 /// How many files the summary names.
 const MOST: usize = 10;
+
+/// So many ends of files are remembered for copies that are told later.
+const ENDS: usize = 64;
+
+/// The end of what was under a name.
+#[derive(Debug)]
+struct End {
+    at: u64,
+    path: String,
+    why: &'static str,
+}
 
 /// What became of the data of one copied file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +51,8 @@ pub(super) struct Summary {
     copies: u64,
     /// Copied files with data, by their path now.
     files: BTreeMap<String, File>,
+    /// The last ones.
+    ends: VecDeque<End>,
 }
 
 /// The same for `--json`.
@@ -66,6 +79,14 @@ impl Summary {
         }
         for copy in event.copies.iter().filter(|copy| copy.errno.is_none()) {
             self.copied(copy);
+            // Requests are told as they end, by several threads: the end of a file may be told before its copy.
+            let later = self
+                .ends
+                .iter()
+                .find(|end| end.at > event.at && end.path == copy.path);
+            if let Some(why) = later.map(|end| end.why) {
+                self.mark(&copy.path, why);
+            }
         }
     }
 
@@ -75,19 +96,22 @@ impl Summary {
             return;
         }
         match (event.op.as_str(), &event.to) {
-            ("unlink", _) => self.ended(&event.path, "removed"),
+            ("unlink", _) => self.ended(event.at, &event.path, "removed"),
             ("setattr", _) if event.detail.split(", ").any(|word| word == "size 0") => {
-                self.ended(&event.path, "cut to nothing");
+                self.ended(event.at, &event.path, "cut to nothing");
             }
             ("open" | "create", _) if event.detail.contains("truncate") => {
-                self.ended(&event.path, "cut to nothing");
+                self.ended(event.at, &event.path, "cut to nothing");
             }
             ("rename", Some(to)) if event.detail == "exchange" => {
                 let (one, other) = (self.files.remove(&event.path), self.files.remove(to));
                 self.files.extend(one.map(|file| (to.clone(), file)));
                 self.files.extend(other.map(|file| (event.path.clone(), file)));
             }
-            ("rename", Some(to)) => self.moved(&event.path, to),
+            ("rename", Some(to)) => {
+                self.ended(event.at, to, "replaced");
+                self.moved(&event.path, to);
+            }
             _ => {}
         }
     }
@@ -108,7 +132,19 @@ impl Summary {
         file.for_nothing = None;
     }
 
-    fn ended(&mut self, path: &str, why: &'static str) {
+    fn ended(&mut self, at: u64, path: &str, why: &'static str) {
+        self.mark(path, why);
+        if self.ends.len() == ENDS {
+            self.ends.pop_front();
+        }
+        self.ends.push_back(End {
+            at,
+            path: path.to_owned(),
+            why,
+        });
+    }
+
+    fn mark(&mut self, path: &str, why: &'static str) {
         if let Some(file) = self.files.get_mut(path)
             && file.for_nothing.is_none()
         {
@@ -118,7 +154,6 @@ impl Summary {
 
     /// A file, or a directory with all that is in it.
     fn moved(&mut self, from: &str, to: &str) {
-        self.ended(to, "replaced");
         let below = format!("{from}/");
         let names: Vec<String> = self
             .files
@@ -293,5 +328,21 @@ mod tests {
         );
         assert_eq!(record.files[0].for_nothing, Some("removed"));
         assert!(summary.files.contains_key("/e/under"), "{summary:?}");
+    }
+
+    #[test]
+    fn an_end_that_is_told_before_the_copy() {
+        let mut summary = Summary::default();
+        for (at, event) in [
+            (2, event("unlink", "/f", None, 0)),
+            (1, event("setattr", "/f", None, 7)),
+            (3, event("open", "/g", None, 9)),
+        ] {
+            let event = Event { at, ..event };
+            summary.count(&event);
+            summary.follow(&event);
+        }
+        let record = summary.for_programs();
+        assert_eq!((record.copied_bytes, record.bytes_for_nothing), (16, 7));
     }
 }
