@@ -75,6 +75,8 @@ impl LessonArgs {
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         // Before it takes a walk to find out.
         let page = self.html.as_deref().map(NewPage::create).transpose()?;
+        // In another mount namespace the kernel tells the path of this very file wrongly.
+        let program = std::env::current_exe()?;
         may_mount();
         let came = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -83,7 +85,6 @@ impl LessonArgs {
             signal_hook::flag::register(signal, Arc::clone(&came))?;
         }
         let stopped = || came.load(Ordering::Relaxed);
-        let program = std::env::current_exe()?;
         let mut room = Room::new(&parent, &program, self.keep, &stopped)?;
         let lesson = if self.html.is_some() || self.json {
             walk(&mut room, &mut Nobody)
