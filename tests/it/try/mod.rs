@@ -9,6 +9,16 @@ use std::process::{Command, Output};
 
 use crate::common::*;
 
+/// Shell words that take away, in a mount namespace of one's own, what other tests have mounted meanwhile: a trial of
+/// the whole root would go over all of it.
+fn alone(base: &Path) -> String {
+    format!(
+        "awk '$5 ~ /plyfs-test-/ && index($5, \"{}/\") != 1 {{ print $5 }}' /proc/self/mountinfo | \
+         while read -r other; do umount -l \"$other\" 2>/dev/null || :; done;",
+        base.display()
+    )
+}
+
 /// A directory to try on, with a state directory of its own beside it. Everything goes with it.
 pub struct Room {
     layers: Layers,
@@ -38,14 +48,18 @@ impl Room {
         self.layers.lower.clone()
     }
 
-    /// `plyfs try`, with all of its state in this room: root's own place is covered in a mount namespace.
+    /// `plyfs try`, with all of its state in this room: root's own place is covered in a mount namespace, and what
+    /// other tests have mounted meanwhile is not there.
     pub fn command(&self, words: &[&str]) -> Command {
         let state = self.base().join("state");
         std::fs::create_dir_all(&state).unwrap();
         std::fs::create_dir_all("/var/lib/plyfs").unwrap();
         let mut command = Command::new("unshare");
         command.args(["-m", "--propagation", "private", "sh", "-c"]);
-        command.arg("mount --bind \"$0\" /var/lib/plyfs && exec \"$@\"");
+        let alone = alone(self.base());
+        command.arg(format!(
+            "{alone} mount --bind \"$0\" /var/lib/plyfs && exec \"$@\""
+        ));
         command
             .arg(&state)
             .arg(env!("CARGO_BIN_EXE_plyfs"))

@@ -21,8 +21,9 @@ fn as_ordinary(room: &Room, script: &str) -> Output {
         }
     }
     sys::put(room.base().join("script"), script).unwrap();
+    let alone = alone(room.base());
     let stage = format!(
-        "set -e; mkdir -p {base}/dev; mount -t tmpfs t {base}/dev; mknod {base}/dev/fuse c 10 229; \
+        "set -e; {alone} mkdir -p {base}/dev; mount -t tmpfs t {base}/dev; mknod {base}/dev/fuse c 10 229; \
          chmod 666 {base}/dev/fuse; mount --bind {base}/dev/fuse /dev/fuse; cd {base}/l; \
          exec env -u XDG_RUNTIME_DIR -u XDG_STATE_HOME HOME={base}/home P={base}/plyfs BASE={base} \
          setpriv --reuid {UID} --regid {UID} --clear-groups sh -eu {base}/script"
