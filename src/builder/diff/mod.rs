@@ -11,6 +11,28 @@
 //! `side` knows what a view shows, `walk` goes through two of them in step, `compare` tells two objects
 //! apart, `groups` tells which names are hard links of each other in one view and not in the other.
 //! What docker's rules say about the letters is in `changes`.
+//!
+//! ```
+//! use std::fs::File;
+//! use std::os::fd::AsFd;
+//! use plyfs::builder::diff::{Letter, diff_trees};
+//!
+//! # let scratch = tempfile::tempdir()?;
+//! # let [old, new] = ["old", "new"].map(|name| scratch.path().join(name));
+//! # std::fs::create_dir(&old)?;
+//! # std::fs::create_dir(&new)?;
+//! # std::fs::write(new.join("hello"), "world")?;
+//! let (old, new) = (File::open(old)?, File::open(new)?);
+//! let mut added = Vec::new();
+//! diff_trees(old.as_fd(), new.as_fd(), &mut |change| {
+//!     if change.letter == Letter::Added {
+//!         added.push(change.path.to_string());
+//!     }
+//!     Ok(())
+//! })?;
+//! assert_eq!(added, ["/hello"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod changes;
 mod compare;
