@@ -13,7 +13,10 @@ use std::path::{Component, Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::layer::record;
+use super::output::{print, print_json};
 use crate::builder::TreePath;
+use crate::builder::diff::Change;
 use crate::format::Namespace;
 use crate::mount::{JsonPath, private};
 use crate::upper::Layers;
@@ -58,6 +61,18 @@ impl UpperArgs {
             Command::Vacuum(arguments) => arguments.run(),
         }
     }
+}
+
+/// Prints the changes, a line or a record each.
+fn tell(changes: &[Change], json: bool) -> Result<(), Failure> {
+    if json {
+        return print_json(&changes.iter().map(record).collect::<Vec<_>>());
+    }
+    let mut text = String::new();
+    for change in changes {
+        text.push_str(&format!("{} {}\n", change.letter.as_char(), change.path));
+    }
+    Ok(print(text.as_bytes())?)
 }
 
 /// Which layers.

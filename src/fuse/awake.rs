@@ -7,11 +7,12 @@
 //! touched; what it costs is power.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::overlay::Overlay;
 use crate::sys::latency::Request;
 
 /// So many requests are looked at together.
@@ -31,7 +32,8 @@ struct State {
 #[derive(Debug)]
 struct Inner {
     request: Request,
-    requests: AtomicU64,
+    /// Counts the requests.
+    overlay: Arc<Overlay>,
     made: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -45,7 +47,7 @@ pub struct Awake {
 
 impl Awake {
     /// `None` where this process may not ask, or there is nobody to ask.
-    pub fn start() -> Option<Self> {
+    pub fn start(overlay: &Arc<Overlay>) -> Option<Self> {
         let request = match Request::new() {
             Ok(request) => request,
             Err(errno) => {
@@ -55,7 +57,7 @@ impl Awake {
         };
         let inner = Arc::new(Inner {
             request,
-            requests: AtomicU64::new(0),
+            overlay: Arc::clone(overlay),
             made: AtomicBool::new(false),
             state: Mutex::new(State {
                 last: Instant::now(),
@@ -77,9 +79,8 @@ impl Awake {
         }
     }
 
-    /// One more request.
-    pub fn request(&self) {
-        let count = self.inner.requests.fetch_add(1, Ordering::Relaxed);
+    /// One more request, after `count` others.
+    pub fn request(&self, count: u64) {
         if count.is_multiple_of(STRIDE) && !self.inner.made.load(Ordering::Relaxed) {
             self.inner.look();
         }
@@ -94,6 +95,10 @@ impl Drop for Awake {
 }
 
 impl Inner {
+    fn requests(&self) -> u64 {
+        self.overlay.stats().requests.load(Ordering::Relaxed)
+    }
+
     /// Asks, if the last requests were a stream.
     fn look(&self) {
         let now = Instant::now();
@@ -119,11 +124,11 @@ impl Inner {
             while !state.made && !state.ended {
                 self.changed.wait(&mut state);
             }
-            let before = self.requests.load(Ordering::Relaxed);
+            let before = self.requests();
             if !state.ended {
                 self.changed.wait_for(&mut state, LINGER);
             }
-            if !state.ended && self.requests.load(Ordering::Relaxed) != before {
+            if !state.ended && self.requests() != before {
                 continue;
             }
             if state.made

@@ -74,9 +74,14 @@ impl Handler {
                 shared.modes.let_go(node);
             }
         });
+        let awake = if options.low_latency {
+            Awake::start(&shared.overlay)
+        } else {
+            None
+        };
         Self {
             shared,
-            awake: if options.low_latency { Awake::start() } else { None },
+            awake,
             passthrough: options.passthrough,
             writeback: options.writeback,
         }
@@ -88,9 +93,9 @@ impl Handler {
     }
 
     fn begin(&self) -> &Arc<Shared> {
-        self.shared.overlay.count_request();
+        let count = self.shared.overlay.count_request();
         if let Some(awake) = &self.awake {
-            awake.request();
+            awake.request(count);
         }
         &self.shared
     }
@@ -325,10 +330,9 @@ impl Filesystem for Handler {
         let (unique, uid, pid) = (req.unique().0, req.uid(), req.pid());
         self.run(writes && self.shared.is_large(ino.0), move |shared| {
             let ready = shared.modes.ready(ino.0);
-            let mut opened = shared
-                .overlay
-                .open_file(ino.0, shared.real_flags(flags.0), pid, ready);
-            if matches!(opened, Err(Errno::ACCESS)) {
+            let real = shared.real_flags(flags.0);
+            let mut opened = shared.overlay.open_file(ino.0, real, pid, ready);
+            if real != flags.0 && matches!(opened, Err(Errno::ACCESS)) {
                 // Not to be read by an unprivileged server; it is written as it comes then.
                 opened = shared.overlay.open_file(ino.0, flags.0, pid, None);
             }
@@ -642,7 +646,7 @@ impl Filesystem for Handler {
             let found = shared.file(fh).and_then(|open| {
                 if gathers {
                     // The real file lacks what the kernel still has, and hands over before it forgets its pages.
-                    shared.overlay.data_outdated(&open.node);
+                    shared.overlay.pages_outdated(&open.node);
                 }
                 sysio::seek(&*open.file(), offset, whence)
             });

@@ -55,6 +55,10 @@ fn open_dir(role: Role, path: &Path) -> Result<OwnedFd, MountError> {
     } else {
         OFlags::PATH
     };
+    open_as(how, role, path)
+}
+
+fn open_as(how: OFlags, role: Role, path: &Path) -> Result<OwnedFd, MountError> {
     open(path, how | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
         Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
             role,
@@ -171,24 +175,7 @@ pub struct Idle {
 /// # Errors
 /// As [`check`] for these three; [`MountError::InUse`] also for a lower that a live view shows.
 pub fn check_idle(lower: &Path, upper: &Path, work: &Path) -> Result<Idle, MountError> {
-    let open = |role, path: &Path| {
-        open(
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| match errno {
-            Errno::NOTCONN | Errno::CONNABORTED => MountError::DeadMount {
-                role,
-                path: path.to_owned(),
-            },
-            errno => MountError::Open {
-                role,
-                path: path.to_owned(),
-                errno,
-            },
-        })
-    };
+    let open = |role, path| open_as(OFlags::RDONLY, role, path);
     let (below, above, beside) = (
         open(Role::Lower, lower)?,
         open(Role::Upper, upper)?,

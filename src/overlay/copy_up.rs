@@ -348,7 +348,7 @@ impl Overlay {
         if node.state().number == shown {
             self.attributes_changed(parent);
         } else {
-            self.listing_changed(parent);
+            self.pages_outdated(parent);
         }
         Ok(())
     }

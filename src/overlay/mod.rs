@@ -213,17 +213,11 @@ impl Overlay {
         }
     }
 
-    /// Has the kernel hand over what it gathered of a file's data, and forget its pages.
-    pub fn data_outdated(&self, node: &Node) {
+    /// Has the kernel forget the pages of a node: the listing of a directory in which numbers changed, as no change
+    /// through the kernel would tell it; or a file's data, of which it hands over first what it gathered.
+    pub fn pages_outdated(&self, node: &Node) {
         if let Some(call) = self.invalidate.get() {
             call(node.id, Outdated::Pages);
-        }
-    }
-
-    /// Numbers in the listing of a directory changed, as no change through the kernel would tell it.
-    fn listing_changed(&self, dir: &Node) {
-        if let Some(call) = self.invalidate.get() {
-            call(dir.id, Outdated::Pages);
         }
     }
 
@@ -277,9 +271,9 @@ impl Overlay {
         &self.trace
     }
 
-    /// Counts one request.
-    pub fn count_request(&self) {
-        self.stats.requests.fetch_add(1, Ordering::Relaxed);
+    /// Counts one request; answers how many there were before.
+    pub fn count_request(&self) -> u64 {
+        self.stats.requests.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Brings everything in the upper to disk; does nothing for a read-only or volatile view.

@@ -186,7 +186,7 @@ impl Overlay {
             // Their `..` is another one now.
             let moved = [Some(source), to.node.as_ref().filter(|_| exchange)];
             for dir in moved.into_iter().flatten().filter(|node| node.is_dir()) {
-                self.listing_changed(dir);
+                self.pages_outdated(dir);
             }
         }
         [&from.node, &to.node]

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{LayerPaths, view_path};
+use super::{LayerPaths, tell, view_path};
 use crate::cli::Failure;
-use crate::cli::layer::record;
 use crate::cli::output::{print, print_json};
 use crate::cli::progress::Bar;
 use crate::sys::stat::Time;
@@ -146,14 +145,7 @@ impl ApplyArgs {
             .map(|path| view_path(path))
             .collect::<Result<Vec<_>, _>>()?;
         let changes = upper::chosen(&layers.changes()?, &wanted);
-        if self.json {
-            return print_json(&changes.iter().map(record).collect::<Vec<_>>());
-        }
-        let mut text = String::new();
-        for change in &changes {
-            text.push_str(&format!("{} {}\n", change.letter.as_char(), change.path));
-        }
-        Ok(print(text.as_bytes())?)
+        tell(&changes, self.json)
     }
 }
 

@@ -2,10 +2,8 @@
 
 use clap::Args;
 
-use super::LayerPaths;
+use super::{LayerPaths, tell};
 use crate::cli::Failure;
-use crate::cli::layer::record;
-use crate::cli::output::{print, print_json};
 
 const EXAMPLES: &str = "\
 A line is A (added), C (changed) or D (deleted) and a path, sorted. A directory in
@@ -31,13 +29,6 @@ pub(super) struct DiffArgs {
 impl DiffArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let changes = self.layers.open()?.changes()?;
-        if self.json {
-            return print_json(&changes.iter().map(record).collect::<Vec<_>>());
-        }
-        let mut text = String::new();
-        for change in &changes {
-            text.push_str(&format!("{} {}\n", change.letter.as_char(), change.path));
-        }
-        Ok(print(text.as_bytes())?)
+        tell(&changes, self.json)
     }
 }
