@@ -6,6 +6,7 @@
 //! checked the caller on the merged view already, what is left is to name the owner.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
@@ -24,9 +25,25 @@ pub struct Ids {
 
 static CAN_CHANGE: AtomicBool = AtomicBool::new(false);
 
+/// What a thread creates objects with.
+#[derive(Debug, Clone, Copy)]
+struct Birth {
+    ids: Ids,
+    umask: u32,
+}
+
 thread_local! {
-    /// The ids this thread works under; `None` until it was prepared.
-    static THREAD: Cell<Option<Ids>> = const { Cell::new(None) };
+    /// `None` until the thread was prepared.
+    static THREAD: Cell<Option<Birth>> = const { Cell::new(None) };
+}
+
+/// The server's own ids, which never change.
+fn own() -> Ids {
+    static OWN: OnceLock<Ids> = OnceLock::new();
+    *OWN.get_or_init(|| Ids {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    })
 }
 
 /// Prepares the process; call it before the threads that serve requests are made.
@@ -68,13 +85,11 @@ pub fn act_as(ids: Ids, umask: u32) -> Result<Ids> {
             // A umask and a working directory of its own, so that threads do not disturb each other.
             // SAFETY: CLONE_FS changes no memory or descriptors.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS)? };
-            Ids {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            }
+            rustix::process::umask(Mode::from_raw_mode(umask));
+            Birth { ids: own(), umask }
         }
     };
-    let mut now = current;
+    let mut now = current.ids;
     if CAN_CHANGE.load(Ordering::Relaxed) {
         if now.gid != ids.gid && set_fs_id(libc::SYS_setfsgid, ids.gid) {
             now.gid = ids.gid;
@@ -83,8 +98,10 @@ pub fn act_as(ids: Ids, umask: u32) -> Result<Ids> {
             now.uid = ids.uid;
         }
     }
-    THREAD.set(Some(now));
-    rustix::process::umask(Mode::from_raw_mode(umask));
+    if current.umask != umask {
+        rustix::process::umask(Mode::from_raw_mode(umask));
+    }
+    THREAD.set(Some(Birth { ids: now, umask }));
     Ok(now)
 }
 
@@ -93,9 +110,5 @@ pub fn act_as(ids: Ids, umask: u32) -> Result<Ids> {
 /// # Errors
 /// As [`act_as`].
 pub fn act_as_server() -> Result<()> {
-    let ids = Ids {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-    };
-    act_as(ids, 0).map(|_| ())
+    act_as(own(), 0).map(|_| ())
 }
