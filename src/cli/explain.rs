@@ -49,6 +49,9 @@ pub(super) struct ExplainArgs {
     /// Explain these layers, mounted or not.
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
+    /// A further read-only layer below --lower; may be given several times, each below the former.
+    #[arg(long, value_name = "DIR", requires = "lower")]
+    below: Vec<PathBuf>,
     /// The writable layer over --lower.
     #[arg(long, value_name = "DIR", requires = "lower")]
     upper: Option<PathBuf>,
@@ -111,6 +114,7 @@ impl ExplainArgs {
     fn open(&self, lower: &Path) -> Result<Layers, ExplainError> {
         Layers::open(&Named {
             lower: lower.to_owned(),
+            below: self.below.clone(),
             upper: self.upper.clone(),
             marks: self.userxattr.then_some(Namespace::User),
             ..Named::default()
@@ -191,9 +195,11 @@ fn for_people(told: &Explanation) -> Vec<u8> {
 pub(super) fn headline(told: &Explanation) -> String {
     let errno = told.errno.as_deref().unwrap_or_default();
     match told.answer {
-        Answer::Merged => "a directory merged of both layers".to_owned(),
+        Answer::Merged if told.below.is_empty() => "a directory merged of both layers".to_owned(),
+        Answer::Merged => "a directory merged of the upper and a lower, or several".to_owned(),
         Answer::Upper => "what the upper has".to_owned(),
-        Answer::Lower => "what the lower has".to_owned(),
+        Answer::Lower if told.below.is_empty() => "what the lower has".to_owned(),
+        Answer::Lower => "what a lower has, or several".to_owned(),
         Answer::Whiteout => format!("nothing, by a whiteout ({errno})"),
         Answer::Absent => format!("nothing ({errno})"),
         Answer::Refused => format!("an error ({errno})"),
@@ -210,16 +216,16 @@ fn cited(rules: &[Rule]) -> String {
 }
 
 fn files(page: &mut Page, step: &Step) {
-    let hidden = match step.answer {
-        Answer::Upper | Answer::Whiteout => " (hidden)",
-        _ => "",
-    };
-    for (label, file, remark) in [
-        ("    upper", step.upper.as_ref(), ""),
-        ("    lower", step.lower.as_ref(), hidden),
-    ] {
-        let Some(file) = file else { continue };
-        page.path(label, FILE, &file.path.path(), remark);
+    let upper = step.upper.iter().map(|file| ("    upper".to_owned(), file));
+    let lowers = step.lower.iter().chain(&step.below).map(|file| {
+        let label = file
+            .number
+            .map_or_else(|| "    lower".to_owned(), |number| format!("    lower {number}"));
+        (label, file)
+    });
+    for (label, file) in upper.chain(lowers) {
+        let remark = if file.hidden { " (hidden)" } else { "" };
+        page.path(&label, FILE, &file.path.path(), remark);
         page.line("", FILE, details(file));
         for mark in &file.marks {
             let value = shortened(&mark.value);

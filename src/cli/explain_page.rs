@@ -17,6 +17,7 @@ pub(super) fn page(told: &[Explanation], shown: &[Tree]) -> String {
                 dl.layers {
                     @if let Some(merged) = &first.merged { dt { "view" } dd { code { (path(merged)) } } }
                     dt { "lower" } dd { code { (path(&first.lower)) } }
+                    @for below in &first.below { dt { "below" } dd { code { (path(below)) } } }
                     @if let Some(upper) = &first.upper { dt { "upper" } dd { code { (path(upper)) } } }
                 }
             }
@@ -73,7 +74,7 @@ fn name(step: &Step) -> Markup {
         p { code { (path(&step.path)) } ": " (step.why) (rules(&step.rules)) }
         dl.files {
             @if let Some(upper) = &step.upper { (file("upper", upper)) }
-            @if let Some(lower) = &step.lower { (file("lower", lower)) }
+            @for lower in step.lower.iter().chain(&step.below) { (file("lower", lower)) }
             @if let Some(copied) = &step.copied {
                 dt { "copied" }
                 dd {
@@ -88,7 +89,9 @@ fn name(step: &Step) -> Markup {
 
 fn file(layer: &str, file: &RealFile) -> Markup {
     html! {
-        dt class=(if layer == "upper" { "answers upper" } else { "answers lower" }) { (layer) }
+        dt class=(if layer == "upper" { "answers upper" } else { "answers lower" }) {
+            (layer) @if let Some(number) = file.number { " " (number) }
+        }
         dd {
             code { (path(&file.path)) } br; (readable(details(file).as_bytes()))
             @for mark in &file.marks {

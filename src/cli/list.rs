@@ -14,8 +14,8 @@ Examples:
   plyfs list
   plyfs list --json | jq -r '.[].merged'
 
-With --json, a list of objects with merged, lower, upper, work (null without an
-upper), pid, since (RFC 3339), read_only, log, requests, copy_ups, copied_bytes
+With --json, a list of objects with merged, lower (the topmost), below (a list of
+the further lowers), upper, work (null without an upper), pid, since (RFC 3339), read_only, log, requests, copy_ups, copied_bytes
 (null if the server does not answer). A path that is not UTF-8 is a list of its
 bytes.";
 
@@ -33,6 +33,7 @@ pub(super) struct ListArgs {
 struct Record<'a> {
     merged: &'a JsonPath,
     lower: &'a JsonPath,
+    below: &'a [JsonPath],
     upper: Option<&'a JsonPath>,
     work: Option<&'a JsonPath>,
     pid: u32,
@@ -79,6 +80,7 @@ fn record<'a>(entry: &'a Entry, counters: Option<Counters>) -> Record<'a> {
     Record {
         merged: &entry.merged,
         lower: &entry.lower,
+        below: &entry.below,
         upper: entry.upper.as_ref(),
         work: entry.work.as_ref(),
         pid: entry.pid,
@@ -100,7 +102,9 @@ fn for_people(mounts: &[(&Entry, Option<Counters>)]) -> Vec<u8> {
             &entry.merged.path(),
             entry.read_only.then_some("(read-only)"),
         );
-        fields.path("lower", &entry.lower.path(), None);
+        for (index, lower) in entry.lowers().enumerate() {
+            fields.path(if index == 0 { "lower" } else { "below" }, &lower, None);
+        }
         if let Some(upper) = &entry.upper {
             fields.path("upper", &upper.path(), None);
         }

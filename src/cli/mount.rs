@@ -12,8 +12,9 @@ use crate::mount::{Directories, Entry, Options, Outcome, Request, mount, private
 
 const WORDS: &str = "\
 Words for -o, separated by commas. A backslash keeps ',' ':' and '\\' in a name:
-  lowerdir=DIR upperdir=DIR workdir=DIR
-                  the directories, in the form of mount(8)
+  lowerdir=DIR[:DIR...] upperdir=DIR workdir=DIR
+                  the directories, in the form of mount(8); of several lowers the
+                  first is the topmost
   ro rw nosuid nodev noexec noatime nodiratime relatime strictatime
   nosymfollow sync dirsync
                   as for every mount (and suid, dev, exec, atime, async)
@@ -66,6 +67,9 @@ Examples:
   plyfs mount /srv/base /mnt/view --upper /data/upper --work /data/work \\
         -o nosuid,noexec
       Your own directories. Upper and work lie on one mount.
+  plyfs mount /srv/patches --below /srv/base --below /srv/oldbase ~/view
+      Three lowers: what is in one hides what the ones below it have under the
+      same name, directories are merged. The kernel's overlay does the same.
   RUST_LOG=plyfs=debug plyfs mount -f /srv/base ~/view
       Stay in the foreground and log every decision. Ctrl-C unmounts.
 
@@ -82,6 +86,9 @@ pub(super) struct MountArgs {
     lower: PathBuf,
     /// Where to see the view [default: a fresh directory, which is printed].
     merged: Option<PathBuf>,
+    /// A further read-only directory, below LOWER; may be given several times, each below the former.
+    #[arg(long, short, value_name = "DIR")]
+    below: Vec<PathBuf>,
     /// The directory that takes the changes.
     #[arg(long, short, value_name = "DIR", requires = "work")]
     upper: Option<PathBuf>,
@@ -106,7 +113,7 @@ pub(super) struct MountArgs {
 #[derive(Debug, Parser)]
 #[command(
     name = "plyfs", version,
-    override_usage = "plyfs [SOURCE] MERGED -o lowerdir=LOWER[,upperdir=UPPER,workdir=WORK][,WORDS]",
+    override_usage = "plyfs [SOURCE] MERGED -o lowerdir=LOWER[:LOWER...][,upperdir=UPPER,workdir=WORK][,WORDS]",
     after_help = WORDS
 )]
 pub(super) struct KernelForm {
@@ -148,9 +155,10 @@ impl MountArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut options = parse(&self.options)?;
         options.attributes.read_only |= self.read_only;
-        if options.lower.is_some() {
+        if !options.lowers.is_empty() {
             return Err(Failure::usage(
-                "mount option 'lowerdir=': the lower directory is the first argument already",
+                "mount option 'lowerdir=': the lower directory is the first argument already; --below names further \
+                 ones",
             ));
         }
         if options.remount {
@@ -174,7 +182,7 @@ impl MountArgs {
             Some(pair) => Some(pair),
             None if options.attributes.read_only => None,
             None => {
-                let layers = private::layers(&self.lower)?;
+                let layers = private::layers(&self.lower, &self.below)?;
                 private_upper = Some(if layers.existed {
                     "(private, from an earlier mount)"
                 } else {
@@ -190,7 +198,7 @@ impl MountArgs {
         };
         let request = Request {
             directories: Directories {
-                lower: self.lower,
+                lowers: std::iter::once(self.lower).chain(self.below).collect(),
                 upper,
                 merged,
             },
@@ -230,16 +238,17 @@ impl KernelForm {
         if options.remount {
             return Ok(remount(Path::new(&merged), options.attributes)?);
         }
-        let Some(lower) = options.lower.take() else {
+        let lowers = std::mem::take(&mut options.lowers);
+        if lowers.is_empty() {
             return Err(Failure::usage("the mount option 'lowerdir=' is missing"));
-        };
+        }
         let upper = pair(options.upper.take(), options.work.take())?;
         // As in the kernel, want of an upper makes the view read-only (K2).
         options.attributes.read_only |= upper.is_none();
         let log = start_logging(&options, self.foreground);
         let request = Request {
             directories: Directories {
-                lower: lower.into(),
+                lowers: lowers.into_iter().map(PathBuf::from).collect(),
                 upper,
                 merged: merged.into(),
             },
@@ -279,7 +288,9 @@ fn show(entry: &Entry, private_upper: Option<&str>, quiet: bool) -> std::io::Res
     }
     let mut fields = Fields::default();
     fields.path("merged", &merged, None);
-    fields.path("lower", &entry.lower.path(), None);
+    for (index, lower) in entry.lowers().enumerate() {
+        fields.path(if index == 0 { "lower" } else { "below" }, &lower, None);
+    }
     if let Some(upper) = &entry.upper {
         fields.path("upper", &upper.path(), private_upper);
     }

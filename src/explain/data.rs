@@ -12,8 +12,11 @@ pub struct Explanation {
     pub path: JsonPath,
     /// Where the view is mounted, if it is.
     pub merged: Option<JsonPath>,
-    /// The read-only layer.
+    /// The read-only layer, the topmost if there are several.
     pub lower: JsonPath,
+    /// The further read-only layers, each below the former.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<JsonPath>,
     /// The writable layer.
     pub upper: Option<JsonPath>,
     /// What shows at the path; of a path that shows nothing, why not.
@@ -39,8 +42,12 @@ pub struct Step {
     pub rules: Vec<Rule>,
     /// What the upper has there, a whiteout too.
     pub upper: Option<RealFile>,
-    /// What the lower has there, also where it does not show. Unknown (none) below what hides the lower.
+    /// What the lower has there, also where it does not show. Unknown (none) below what hides the lower. Of several
+    /// lowers it is the topmost that has anything, a whiteout too.
     pub lower: Option<RealFile>,
+    /// What the lowers below that one have there, the topmost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<RealFile>,
     /// What is known of a copy-up.
     pub copied: Option<Copied>,
 }
@@ -68,6 +75,12 @@ pub enum Answer {
 pub struct RealFile {
     /// Where it is.
     pub path: JsonPath,
+    /// Of an object in one of several lowers: which, counted from 1, the topmost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u16>,
+    /// Another layer hides it.
+    #[serde(default)]
+    pub hidden: bool,
     /// `directory`, `file`, `symlink`, `fifo`, `socket`, `character device`, `block device`, `whiteout`.
     pub kind: String,
     /// Inode number on its own file system.

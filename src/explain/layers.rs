@@ -82,8 +82,10 @@ pub enum ExplainError {
 /// Layers by their paths.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
-    /// The read-only layer.
+    /// The read-only layer, the topmost if there are several.
     pub lower: PathBuf,
+    /// Further read-only layers, each below the former.
+    pub below: Vec<PathBuf>,
     /// The writable layer; without one the view is the lower, read-only.
     pub upper: Option<PathBuf>,
     /// The work directory, if there is one already; it only must not show through the lower (K4).
@@ -98,7 +100,8 @@ pub struct Named {
 #[derive(Debug)]
 pub struct Layers {
     pub(super) overlay: Overlay,
-    pub(super) lower: PathBuf,
+    /// The topmost first.
+    pub(super) lowers: Vec<PathBuf>,
     pub(super) upper: Option<PathBuf>,
     pub(super) merged: Option<PathBuf>,
     pub(super) read_only: bool,
@@ -110,8 +113,18 @@ impl Layers {
     /// # Errors
     /// When a layer cannot be opened or read.
     pub fn open(named: &Named) -> Result<Self, ExplainError> {
-        let below = open(&named.lower)?;
-        let layer = StoredLayer::find(below.as_fd(), &named.lower)?;
+        let paths: Vec<PathBuf> = std::iter::once(&named.lower)
+            .chain(&named.below)
+            .cloned()
+            .collect();
+        let mut lowers = Vec::with_capacity(paths.len());
+        let mut names = None;
+        for path in &paths {
+            let lower = open(path)?;
+            names = StoredLayer::find(lower.as_fd(), path)?.and_then(|layer| layer.names);
+            // What the server sees, where it may: without what is mounted below the lower (K28).
+            lowers.push(fusedev::clone_read_only(lower.as_fd()).unwrap_or(lower));
+        }
         let mut marks = named.marks;
         let mut upper = None;
         if let Some(path) = &named.upper {
@@ -130,9 +143,8 @@ impl Layers {
             upper = Some(UpperDirs { upper: dir, work });
         }
         let config = LayerConfig {
-            // What the server sees, where it may: without what is mounted below the lower (K28).
-            lower: fusedev::clone_read_only(below.as_fd()).unwrap_or(below),
-            names: layer.and_then(|layer| layer.names),
+            lowers,
+            names,
             upper,
             xattr: XattrNamespace::Auto,
             fsync: FsyncMode::Auto,
@@ -144,7 +156,7 @@ impl Layers {
         })?;
         Ok(Self {
             overlay,
-            lower: named.lower.clone(),
+            lowers: paths,
             upper: named.upper.clone(),
             merged: None,
             read_only: named.read_only || named.upper.is_none(),
@@ -158,6 +170,7 @@ impl Layers {
     pub fn of_entry(entry: &Entry) -> Result<Self, ExplainError> {
         Self::open(&Named {
             lower: entry.lower.path(),
+            below: entry.below.iter().map(JsonPath::path).collect(),
             upper: entry.upper.as_ref().map(JsonPath::path),
             work: entry.work.as_ref().map(JsonPath::path),
             marks: None,
@@ -178,6 +191,7 @@ impl Layers {
         let upper = live.entry.upper.as_ref().map(JsonPath::path);
         let mut layers = Self::open(&Named {
             lower: live.entry.lower.path(),
+            below: live.entry.below.iter().map(JsonPath::path).collect(),
             upper: upper.clone(),
             work: live.entry.work.as_ref().map(JsonPath::path),
             marks: Some(marks),

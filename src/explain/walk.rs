@@ -62,7 +62,13 @@ impl Layers {
         Ok(Explanation {
             path: target.as_path().into(),
             merged: self.merged.as_deref().map(JsonPath::from),
-            lower: self.lower.as_path().into(),
+            lower: self.lowers.first().map_or(Path::new(""), PathBuf::as_path).into(),
+            below: self
+                .lowers
+                .iter()
+                .skip(1)
+                .map(|lower| lower.as_path().into())
+                .collect(),
             upper: self.upper.as_deref().map(JsonPath::from),
             answer,
             errno: errno.map(errno_name),
@@ -77,8 +83,7 @@ impl<'a> Walk<'a> {
         let look = looking(Path::new("/"));
         let root = layers.overlay.node(ROOT).map_err(&look)?;
         let upper = layers.overlay.real_root(Layer::Upper).map_err(&look)?;
-        let lower = layers.overlay.real_root(Layer::Lower).map_err(&look)?;
-        let (answer, why, rules) = why::root(upper.is_some());
+        let (answer, why, rules) = why::root(upper.is_some(), layers.lowers.len());
         let mut walk = Self {
             layers,
             asked,
@@ -93,9 +98,18 @@ impl<'a> Walk<'a> {
             why,
             rules,
             upper: upper.map(|real| walk.real_file(Layer::Upper, &[], &real)),
-            lower: lower.map(|real| walk.real_file(Layer::Lower, &[], &real)),
+            lower: None,
+            below: Vec::new(),
             copied: None,
         });
+        let mut lowers = Vec::with_capacity(layers.lowers.len());
+        for index in indexes(layers.lowers.len()) {
+            let real = layers.overlay.real_root(Layer::Lower(index)).map_err(&look)?;
+            lowers.extend(real.map(|real| walk.real_file(Layer::Lower(index), &[], &real)));
+        }
+        if let Some(step) = walk.steps.last_mut() {
+            (step.lower, step.below) = first_and_rest(lowers);
+        }
         Ok(walk)
     }
 
@@ -138,6 +152,7 @@ impl<'a> Walk<'a> {
                     rules: rules(&[20]),
                     upper: None,
                     lower: None,
+                    below: Vec::new(),
                     copied: None,
                 });
                 return Ok((End::Early, Some(Errno::NOTDIR)));
@@ -179,20 +194,30 @@ impl<'a> Walk<'a> {
         {
             return Err(look(errno));
         }
-        let (answer, why, rules) = why::name(&found, &above);
+        let (answer, why, rules) = why::name(&found, &above, self.layers.lowers.len());
         let upper = overlay.real(Layer::Upper, parent, name).map_err(&look)?;
-        let lower = overlay.real(Layer::Lower, parent, name).map_err(&look)?;
+        let mut lowers = Vec::new();
+        for index in indexes(self.layers.lowers.len()) {
+            let real = overlay.real(Layer::Lower(index), parent, name).map_err(&look)?;
+            lowers.extend(real.map(|real| (index, real)));
+        }
         let copied = match (&upper, found.answer) {
-            (Some(upper), Ok(_)) => copied(upper, lower.as_ref()),
+            (Some(upper), Ok(_)) => copied(upper, lowers.iter().map(|(_, real)| real)),
             _ => None,
         };
+        let lowers = lowers.into_iter().map(|(index, real)| RealFile {
+            hidden: why::is_hidden(&found, index),
+            ..self.real_file(Layer::Lower(index), &[name], &real)
+        });
+        let (lower, below) = first_and_rest(lowers.collect());
         self.steps.push(Step {
             path: path.as_path().into(),
             answer,
             why,
             rules,
             upper: upper.map(|real| self.real_file(Layer::Upper, &[name], &real)),
-            lower: lower.map(|real| self.real_file(Layer::Lower, &[name], &real)),
+            lower,
+            below,
             copied,
         });
         if let Err(errno) = found.answer {
@@ -239,9 +264,13 @@ impl<'a> Walk<'a> {
     }
 
     fn real_file(&self, layer: Layer, more: &[&[u8]], real: &Real) -> RealFile {
-        let root = match layer {
-            Layer::Lower => Some(self.layers.lower.as_path()),
-            Layer::Upper => self.layers.upper.as_deref(),
+        let lowers = &self.layers.lowers;
+        let (root, number) = match layer {
+            Layer::Lower(index) => (
+                lowers.get(usize::from(index)).map(PathBuf::as_path),
+                (lowers.len() > 1).then(|| index.saturating_add(1)),
+            ),
+            Layer::Upper => (self.layers.upper.as_deref(), None),
         };
         let inside = self.path(more);
         let inside = inside.strip_prefix("/").unwrap_or(&inside);
@@ -266,6 +295,8 @@ impl<'a> Walk<'a> {
         };
         RealFile {
             path: path.as_path().into(),
+            number,
+            hidden: false,
             kind: kind.to_owned(),
             inode: stat.ino,
             device: stat.dev,
@@ -287,6 +318,16 @@ impl<'a> Walk<'a> {
                 .collect(),
         }
     }
+}
+
+/// The indexes of that many lowers.
+fn indexes(count: usize) -> impl Iterator<Item = u16> {
+    0..u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+fn first_and_rest(files: Vec<RealFile>) -> (Option<RealFile>, Vec<RealFile>) {
+    let mut files = files.into_iter();
+    (files.next(), files.collect())
 }
 
 fn looking(path: &Path) -> impl Fn(Errno) -> ExplainError + use<> {
@@ -371,12 +412,10 @@ fn mark(short: &[u8], name: &[u8], value: &[u8], real: &Real) -> Mark {
 }
 
 /// What the origin mark and the two inodes tell of a copy-up.
-fn copied(upper: &Real, lower: Option<&Real>) -> Option<Copied> {
+fn copied<'a>(upper: &Real, lowers: impl IntoIterator<Item = &'a Real>) -> Option<Copied> {
     let from = upper.origin?;
-    let (new, old) = (
-        &upper.stat,
-        lower.map(|lower| &lower.stat).filter(|stat| stat.ino == from),
-    );
+    let mut lowers = lowers.into_iter().map(|lower| &lower.stat);
+    let (new, old) = (&upper.stat, lowers.find(|stat| stat.ino == from));
     let differs = old.map(|old| {
         let checks = [
             ("owner", (new.uid, new.gid) != (old.uid, old.gid)),

@@ -17,8 +17,16 @@ pub(super) struct Above {
 }
 
 /// The root: the upper's where there is one, whatever is marked on it (K23).
-pub(super) fn root(has_upper: bool) -> Reason {
-    if has_upper {
+pub(super) fn root(has_upper: bool, lowers: usize) -> Reason {
+    if lowers > 1 && has_upper {
+        let why =
+            format!("the root is in the upper and in all {lowers} lowers: merged, attributes from the upper");
+        (Answer::Merged, why, rules(&[21, 23, 36]))
+    } else if lowers > 1 {
+        let why =
+            format!("a view without an upper shows its {lowers} lowers: merged, attributes from the topmost");
+        (Answer::Lower, why, rules(&[2, 36]))
+    } else if has_upper {
         let why = "the root is in both layers: merged, attributes from the upper".to_owned();
         (Answer::Merged, why, rules(&[21, 23]))
     } else {
@@ -28,13 +36,56 @@ pub(super) fn root(has_upper: bool) -> Reason {
 }
 
 /// A name.
-pub(super) fn name(found: &Survey, above: &Above) -> Reason {
-    match found.answer {
+pub(super) fn name(found: &Survey, above: &Above, lowers: usize) -> Reason {
+    let (answer, mut why, mut cited) = match found.answer {
         Ok(Source::Merged) => (Answer::Merged, Source::Merged.words().to_owned(), rules(&[21])),
         Ok(Source::Lower) => lower(found),
         Ok(Source::Upper) => upper(found, above),
         Err(Errno::NOENT) => nothing(found, above),
         Err(errno) => refused(found, errno),
+    };
+    if lowers > 1
+        && let Some(which) = which_lowers(found)
+    {
+        why.push_str("; ");
+        why.push_str(&which);
+        cited.extend(rules(&[36]));
+    }
+    (answer, why, cited)
+}
+
+/// Of several lowers, those that the answer rests on.
+fn which_lowers(found: &Survey) -> Option<String> {
+    let numbers: Vec<_> = found
+        .parts
+        .iter()
+        .map(|layer| layer.saturating_add(1).to_string())
+        .collect();
+    let first = numbers.first()?;
+    match (found.answer, numbers.len()) {
+        (Ok(Source::Upper), _) => None,
+        (Ok(Source::Lower), 1) => Some(format!("lower {first} is the topmost that has it")),
+        (Ok(Source::Merged), 1) => Some(format!("the lower is number {first}")),
+        (Ok(_), _) => Some(format!("merged of lowers {}", numbers.join(", "))),
+        (Err(Errno::NOENT), _) if is_decided_by_lowers(found) => Some(format!(
+            "a whiteout in lower {first} hides what the lowers below it have"
+        )),
+        (Err(_), _) => None,
+    }
+}
+
+fn is_decided_by_lowers(found: &Survey) -> bool {
+    found.upper == InUpper::Absent && found.lower == InLower::Whiteout
+}
+
+/// Whether another layer hides what a lower has.
+pub(super) fn is_hidden(found: &Survey, layer: u16) -> bool {
+    match found.answer {
+        Ok(Source::Upper) => true,
+        Ok(Source::Lower | Source::Merged) => !found.parts.contains(&layer),
+        Err(Errno::NOENT) if is_decided_by_lowers(found) => !found.parts.contains(&layer),
+        Err(Errno::NOENT) => found.upper == InUpper::Whiteout,
+        Err(_) => false,
     }
 }
 
@@ -67,7 +118,7 @@ fn upper(found: &Survey, above: &Above) -> Reason {
             let why = format!("from the upper alone: {above}, so the lower is not asked");
             return (Answer::Upper, why, rules(&[24]));
         }
-        (InLower::Absent, _, true) => (
+        (InLower::Absent | InLower::Whiteout, _, true) => (
             "an opaque directory of the upper; the lower has nothing that it could hide",
             rules(&[21]),
         ),
@@ -75,7 +126,7 @@ fn upper(found: &Survey, above: &Above) -> Reason {
             "an opaque directory of the upper: it hides the lower's with all that is in it",
             rules(&[21, 23]),
         ),
-        (InLower::Absent, ..) => (
+        (InLower::Absent | InLower::Whiteout, ..) => (
             "from the upper: the lower has nothing under this name",
             rules(&[20]),
         ),
@@ -98,11 +149,11 @@ fn upper(found: &Survey, above: &Above) -> Reason {
 fn nothing(found: &Survey, above: &Above) -> Reason {
     if found.upper == InUpper::Whiteout {
         let (why, rules) = match (&found.lower, found.lower_asked) {
-            (InLower::Absent, true) => (
+            (InLower::Absent | InLower::Whiteout, true) => (
                 "a whiteout in the upper; the lower has nothing that it could hide",
                 rules(&[20, 32]),
             ),
-            (InLower::Absent, false) => (
+            (InLower::Absent | InLower::Whiteout, false) => (
                 "a whiteout in the upper, in a directory in which the lower takes no part",
                 rules(&[20, 32]),
             ),
@@ -168,7 +219,7 @@ fn refused(found: &Survey, errno: Errno) -> Reason {
 pub(super) fn keeps_lower_out(path: &str, found: &Survey) -> String {
     match &found.upper {
         InUpper::Object(_, marks) if marks.opaque => format!("{path} is opaque"),
-        _ if found.lower != InLower::Absent => format!("{path} hides what is no directory in the lower"),
+        _ if found.lower.shows() => format!("{path} hides what is no directory in the lower"),
         _ => format!("{path} is the upper's alone"),
     }
 }
@@ -183,6 +234,7 @@ mod tests {
             upper,
             lower_asked: true,
             lower: InLower::Absent,
+            parts: Vec::new(),
             answer,
         }
     }
@@ -198,9 +250,18 @@ mod tests {
             (Err(Errno::PERM), Answer::Refused),
             (Err(Errno::LOOP), Answer::Refused),
         ] {
-            assert_eq!(name(&survey(answer, InUpper::Absent), &above).0, expected);
+            assert_eq!(name(&survey(answer, InUpper::Absent), &above, 1).0, expected);
         }
         let hidden = survey(Err(Errno::NOENT), InUpper::Whiteout);
-        assert_eq!(name(&hidden, &above).0, Answer::Whiteout);
+        assert_eq!(name(&hidden, &above, 1).0, Answer::Whiteout);
+        let mut below = survey(Err(Errno::NOENT), InUpper::Absent);
+        (below.lower, below.parts) = (InLower::Whiteout, vec![1]);
+        let (answer, why, _) = name(&below, &above, 3);
+        assert_eq!(answer, Answer::Absent);
+        assert!(
+            why.ends_with("a whiteout in lower 2 hides what the lowers below it have"),
+            "{why}"
+        );
+        assert!(is_hidden(&below, 2) && !is_hidden(&below, 1));
     }
 }

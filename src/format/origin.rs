@@ -77,7 +77,10 @@ impl Layout {
     }
 }
 
-/// Writes and reads origins of one lower.
+/// Objects looked at to learn the form of handles.
+const SAMPLES: usize = 16;
+
+/// Writes and reads origins of the lowers on one file system.
 #[derive(Debug)]
 pub struct OriginReader {
     uuid: [u8; 16],
@@ -87,27 +90,38 @@ pub struct OriginReader {
 }
 
 impl OriginReader {
-    /// Learns from the lower's root and a few of its names how this file system makes handles.
+    /// Learns from the roots of lowers on one file system, and a few of their names, how it makes handles.
     ///
     /// `None` where it has no handles, or their form is not understood: numbers of copied-up objects then
     /// change over a remount.
-    pub fn learn(root: impl AsFd) -> Option<Self> {
-        let root = root.as_fd();
-        let first = handle::of_name(root, b"").ok()?;
-        let mut samples = vec![(first.clone(), stat::stat_fd(root).ok()?.ino)];
-        let open = crate::sys::at::reopen_dir(root).ok()?;
+    pub fn learn(roots: &[impl AsFd]) -> Option<Self> {
+        let first_root = roots.first()?;
+        let first = handle::of_name(first_root, b"").ok()?;
+        let open = crate::sys::at::reopen_dir(first_root).ok()?;
         let uuid = handle::fs_uuid(&open).unwrap_or([0; 16]);
-        let names = dirent::read_names(&open, |entry| {
-            let stat = stat::stat_at_cached(root, &entry.name)?;
-            if !stat.mount_root
-                && let Ok(handle) = handle::of_name(root, &entry.name)
-            {
-                samples.push((handle, stat.ino));
+        let mut samples = Vec::new();
+        for root in roots.iter().map(AsFd::as_fd) {
+            let Ok(own) = handle::of_name(root, b"") else {
+                continue;
+            };
+            samples.push((own, stat::stat_fd(root).ok()?.ino));
+            let names = crate::sys::at::reopen_dir(root).and_then(|open| {
+                dirent::read_names(open, |entry| {
+                    let stat = stat::stat_at_cached(root, &entry.name)?;
+                    if !stat.mount_root
+                        && let Ok(handle) = handle::of_name(root, &entry.name)
+                    {
+                        samples.push((handle, stat.ino));
+                    }
+                    Ok(samples.len() < SAMPLES)
+                })
+            });
+            if let Err(errno) = names {
+                log::debug!("origins: cannot look at a lower's root: {errno}");
             }
-            Ok(samples.len() < 16)
-        });
-        if let Err(errno) = names {
-            log::debug!("origins: cannot look at the lower's root: {errno}");
+            if samples.len() >= SAMPLES {
+                break;
+            }
         }
         let same_form =
             |handle: &Handle| handle.kind == first.kind && handle.bytes.len() == first.bytes.len();
@@ -127,6 +141,12 @@ impl OriginReader {
         })
     }
 
+    /// True if marks of the one would be taken for marks of the other.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.uuid, self.kind, self.len) == (other.uuid, other.kind, other.len)
+    }
+
     /// The mark to store on a copy of `name` in the lower directory `dir`; `None` if it cannot be made.
     pub fn mark_for(&self, dir: impl AsFd, name: &[u8]) -> Option<Vec<u8>> {
         let handle = handle::of_name(dir, name).ok()?;
@@ -137,7 +157,7 @@ impl OriginReader {
         .encode()
     }
 
-    /// The inode number in a stored mark; `None` if it is not of this lower.
+    /// The inode number in a stored mark; `None` if it is not of this file system.
     pub fn number(&self, mark: &[u8]) -> Option<u64> {
         let origin = Origin::decode(mark)?;
         let ours = origin.uuid == self.uuid
@@ -199,7 +219,7 @@ mod tests {
             std::fs::write(dir.path().join(name), name).unwrap();
         }
         let root = std::fs::File::open(dir.path()).unwrap();
-        let reader = OriginReader::learn(&root).expect("handles on the test file system");
+        let reader = OriginReader::learn(&[&root]).expect("handles on the test file system");
         let own = reader.mark_for(&root, b"").unwrap();
         assert_eq!(reader.number(&own), Some(stat::stat_fd(&root).unwrap().ino));
         let mark = reader.mark_for(&root, b"b").unwrap();

@@ -363,7 +363,7 @@ impl<'a> Room<'a> {
         if self.origins.is_none()
             && let Ok(root) = std::fs::File::open(&lower)
         {
-            self.origins = OriginReader::learn(root);
+            self.origins = OriginReader::learn(&[root]);
         }
         let mut shots = vec![
             self.look_at("L", "lower", &lower)?,

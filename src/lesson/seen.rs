@@ -4,7 +4,7 @@
 //! that was asked for: the rest shows as it is. Who answers for each name is what [`crate::explain`] says, and so what
 //! a mount does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -34,30 +34,55 @@ pub fn trees(layers: &Layers, told: &[Explanation]) -> Result<Vec<Tree>> {
         }
     };
     let opened = opened(&upper, told);
-    let mut lower = look("L", "lower", &first.lower.path(), Some(&opened))?;
+    let mut lowers = Vec::new();
+    for (index, path) in std::iter::once(&first.lower).chain(&first.below).enumerate() {
+        let number = index.saturating_add(1);
+        let (label, role) = if first.below.is_empty() {
+            ("L".to_owned(), "lower".to_owned())
+        } else {
+            (format!("L{number}"), format!("lower {number}"))
+        };
+        lowers.push(look(&label, &role, &path.path(), Some(&opened))?);
+    }
     let mut view = View::new("M", "view").absent("").tree;
     view.absent = None;
 
-    let mut paths: Vec<&Text> = [&lower, &upper]
-        .into_iter()
+    let mut paths: Vec<&Text> = lowers
+        .iter()
+        .chain([&upper])
         .flat_map(|tree| tree.entries.iter().map(|entry| &entry.path))
         .collect();
     paths.sort_by(|a, b| order(a, b));
     paths.dedup();
     let mut shown = Vec::new();
     let mut copied = BTreeSet::new();
+    // Which lowers show at a path, the topmost being the first.
+    let mut visible = BTreeMap::new();
     for path in paths {
         let one = layers.explain(Path::new(OsStr::from_bytes(&path.0)))?;
         if one.steps.last().is_some_and(|step| step.copied.is_some()) {
             copied.insert(path.0.clone());
         }
+        let step = one.steps.last();
+        let files = step
+            .into_iter()
+            .flat_map(|step| step.lower.iter().chain(&step.below));
+        let numbers = files
+            .filter(|file| !file.hidden)
+            .map(|file| file.number.unwrap_or(1));
+        let numbers: Vec<usize> = numbers.map(usize::from).collect();
+        let topmost = lowers.get(numbers.first().map_or(0, |number| number.saturating_sub(1)));
         let (answers, layer) = match one.answer {
-            Answer::Lower => (Answers::Lower, &lower),
+            Answer::Lower => match topmost {
+                Some(lower) => (Answers::Lower, lower),
+                None => continue,
+            },
             Answer::Upper => (Answers::Upper, &upper),
             Answer::Merged => (Answers::Both, &upper),
             // What cannot be shown is listed in a view, but nothing is known of it there.
             Answer::Whiteout | Answer::Absent | Answer::Refused => continue,
         };
+        visible.insert(path.0.clone(), numbers);
         if let Some(entry) = layer.get_path(path) {
             shown.push(Entry {
                 answers: Some(answers),
@@ -67,33 +92,36 @@ pub fn trees(layers: &Layers, told: &[Explanation]) -> Result<Vec<Tree>> {
         }
     }
     view.entries = shown;
-    for (tree, side) in [(&mut lower, Answers::Lower), (&mut upper, Answers::Upper)] {
-        for entry in &mut tree.entries {
-            let answers = view.get_path(&entry.path).and_then(|shown| shown.answers);
-            entry.hidden =
-                entry.sort != Sort::Whiteout && answers != Some(side) && answers != Some(Answers::Both);
+    for (index, lower) in lowers.iter_mut().enumerate() {
+        for entry in &mut lower.entries {
+            let shows = |numbers: &Vec<usize>| numbers.contains(&index.saturating_add(1));
+            entry.hidden = entry.sort != Sort::Whiteout && !visible.get(&entry.path.0).is_some_and(shows);
         }
     }
     for entry in &mut upper.entries {
-        entry.change = change(entry, &lower, copied.contains(&entry.path.0));
+        let answers = view.get_path(&entry.path).and_then(|shown| shown.answers);
+        entry.hidden =
+            entry.sort != Sort::Whiteout && !matches!(answers, Some(Answers::Upper | Answers::Both));
+        entry.change = change(entry, &lowers, copied.contains(&entry.path.0));
     }
-    Ok(vec![lower, upper, view])
+    Ok(lowers.into_iter().chain([upper, view]).collect())
 }
 
 /// How an object came into the upper, as far as its marks tell.
-fn change(entry: &Entry, lower: &Tree, copied: bool) -> Option<Change> {
+fn change(entry: &Entry, lowers: &[Tree], copied: bool) -> Option<Change> {
     if entry.sort == Sort::Whiteout {
         return None;
     }
-    let place = |path: &Text| Place {
-        tree: "L".to_owned(),
-        path: path.clone(),
-    };
-    let below = lower.get_path(&entry.path);
+    let below = lowers
+        .iter()
+        .find_map(|lower| Some((&lower.label, lower.get_path(&entry.path)?)));
     match below {
-        Some(below) if copied => Some(Change::Copied(place(&below.path))),
+        Some((label, below)) if copied => Some(Change::Copied(Place {
+            tree: label.clone(),
+            path: below.path.clone(),
+        })),
         // A directory that was made apart and is merged all the same.
-        Some(below)
+        Some((_, below))
             if below.sort == Sort::Directory && entry.sort == Sort::Directory && !entry.is_opaque() =>
         {
             None

@@ -55,11 +55,11 @@ pub enum MountError {
         /// The work directory.
         work: PathBuf,
     },
-    /// U and W are one, or one lies in the other (K3).
+    /// U and W, or two lowers, are one, or one lies in the other (K3, K4).
     #[error(
-        "{inner_role} {} is {} {outer_role} {}: they must be separate directories; make the work directory beside \
-         the upper",
-        inner.display(), if *same { "the same directory as" } else { "inside the" }, outer.display()
+        "{inner_role} {} is {} {outer_role} {}: they must be separate directories; {}",
+        inner.display(), if *same { "the same directory as" } else { "inside the" }, outer.display(),
+        nested_remedy(*inner_role)
     )]
     Nested {
         /// The part of the inner one.
@@ -155,12 +155,12 @@ pub enum MountError {
         said: String,
     },
     /// The layers cannot make a view.
-    #[error("{}{}", layers(source, lower, upper.as_deref(), work.as_deref()), setup_remedy(source, work.as_deref()))]
+    #[error("{}{}", layers(source, lowers, upper.as_deref(), work.as_deref()), setup_remedy(source, work.as_deref()))]
     Layers {
         /// The overlay's reason.
         source: SetupError,
-        /// The lower.
-        lower: PathBuf,
+        /// The lowers, the topmost first.
+        lowers: Vec<PathBuf>,
         /// The upper, if there is one.
         upper: Option<PathBuf>,
         /// The work directory, if there is one.
@@ -254,6 +254,13 @@ fn open_remedy(errno: Errno, role: Role, path: &Path) -> String {
     }
 }
 
+fn nested_remedy(role: Role) -> &'static str {
+    match role {
+        Role::Lower => "name each lower once",
+        _ => "make the work directory beside the upper",
+    }
+}
+
 fn fuse_remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::NOENT | Errno::NODEV | Errno::NXIO => {
@@ -266,13 +273,22 @@ fn fuse_remedy(errno: Errno) -> &'static str {
     }
 }
 
-fn layers(source: &SetupError, lower: &Path, upper: Option<&Path>, work: Option<&Path>) -> String {
+fn layers(source: &SetupError, lowers: &[PathBuf], upper: Option<&Path>, work: Option<&Path>) -> String {
     use std::fmt::Write as _;
     let reason = match source {
         SetupError::Step { step, errno } => format!("{step}: {}", words(*errno)),
         other => other.to_string(),
     };
-    let mut text = format!("cannot make a view: {reason} (lower {}", lower.display());
+    /// More lowers than these are only counted.
+    const MOST: usize = 3;
+    let mut text = format!("cannot make a view: {reason} (lower ");
+    for (index, lower) in lowers.iter().take(MOST).enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        write!(text, "{comma}{}", lower.display()).ok();
+    }
+    if lowers.len() > MOST {
+        write!(text, " and {} more", lowers.len().saturating_sub(MOST)).ok();
+    }
     for (name, path) in [("upper", upper), ("work", work)] {
         if let Some(path) = path {
             // Writing into a String cannot fail.
@@ -299,6 +315,6 @@ fn setup_remedy(source: &SetupError, work: Option<&Path>) -> String {
         SetupError::Unsuitable(_) => {
             ": use an upper and work directory on ext4, xfs, btrfs or tmpfs".to_owned()
         }
-        SetupError::Step { .. } => String::new(),
+        SetupError::Step { .. } | SetupError::Lowers(_) => String::new(),
     }
 }

@@ -21,13 +21,13 @@ pub(super) fn check(mounts: &[MountEntry], [lower, upper, work]: [&Path; 3]) -> 
         })
     };
     for live in registry::live()? {
-        if live.entry.lower.path() == lower {
+        if live.entry.lowers().any(|path| path == lower) {
             let by = format!(" by process {}", live.entry.pid);
             return used(Role::Lower, lower, &live.entry.merged.path(), &by);
         }
     }
     for mount in mounts {
-        // The source of a view is its lower, unless the user named another; other users' views are seen so.
+        // The source of a view is its topmost lower, unless the user named another; other users' views are seen so.
         if mount.kind == mountinfo::KIND && Path::new(&mount.source) == lower {
             return used(Role::Lower, lower, &mount.point, "");
         }

@@ -32,7 +32,7 @@
 //! # }
 //! # std::fs::write(lower.join("hello"), "world")?;
 //! let request = Request {
-//!     directories: Directories { lower, upper: Some((upper, work)), merged: merged.clone() },
+//!     directories: Directories { lowers: vec![lower], upper: Some((upper, work)), merged: merged.clone() },
 //!     options: Options::default(),
 //!     source: None,
 //!     foreground: false,

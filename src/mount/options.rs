@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use crate::fuse::Passthrough;
-use crate::overlay::{FsyncMode, XattrNamespace};
+use crate::overlay::{FsyncMode, MOST_LOWERS, XattrNamespace};
 use crate::sys::fusedev::{Atime, Attributes};
 
 /// How long the kernel trusts an answer unless told otherwise: the view is the only writer of its layers.
@@ -17,8 +17,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Everything that can be said by words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// `lowerdir=`
-    pub lower: Option<OsString>,
+    /// `lowerdir=`, the topmost first; empty if it was not given.
+    pub lowers: Vec<OsString>,
     /// `upperdir=`
     pub upper: Option<OsString>,
     /// `workdir=`
@@ -54,7 +54,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            lower: None,
+            lowers: Vec::new(),
             upper: None,
             work: None,
             attributes: Attributes::default(),
@@ -175,19 +175,16 @@ impl Options {
         match name {
             "lowerdir" => {
                 let layers = split(value, b':');
-                match layers.as_slice() {
-                    [_] => self.lower = Some(path(value).ok_or_else(|| bad("it needs a directory"))?),
-                    layers if layers.iter().any(|layer| layer.is_empty()) => {
-                        return Err(bad(
-                            "a ':' separates directories and may not lead, trail or be doubled; write '\\:' for one in a name",
-                        ));
-                    }
-                    _ => {
-                        return unsupported(
-                            "a view has exactly one lower; write '\\:' for a colon in a name",
-                        );
-                    }
+                if layers.len() > 1 && layers.iter().any(|layer| layer.is_empty()) {
+                    return Err(bad(
+                        "a ':' separates directories and may not lead, trail or be doubled; write '\\:' for one in a name",
+                    ));
                 }
+                if layers.len() > MOST_LOWERS {
+                    return Err(bad("a view has at most 500 lowers"));
+                }
+                let layers: Option<Vec<_>> = layers.into_iter().map(path).collect();
+                self.lowers = layers.ok_or_else(|| bad("it needs a directory"))?;
             }
             "upperdir" => self.upper = Some(path(value).ok_or_else(|| bad("it needs a directory"))?),
             "workdir" => self.work = Some(path(value).ok_or_else(|| bad("it needs a directory"))?),
@@ -409,7 +406,7 @@ mod tests {
     #[test]
     fn the_three_directories_and_empty_words() {
         let options = parse(",lowerdir=/l,,upperdir=/u,workdir=/w,").unwrap();
-        assert_eq!(options.lower.unwrap(), "/l");
+        assert_eq!(options.lowers, ["/l"]);
         assert_eq!(options.upper.unwrap(), "/u");
         assert_eq!(options.work.unwrap(), "/w");
     }
@@ -417,7 +414,7 @@ mod tests {
     #[test]
     fn escapes_of_the_kernel() {
         let options = parse(r"lowerdir=/a\:b\,c\\d,upperdir=/u\:v").unwrap();
-        assert_eq!(options.lower.unwrap(), r"/a:b,c\d");
+        assert_eq!(options.lowers, [r"/a:b,c\d"]);
         assert_eq!(options.upper.unwrap(), "/u:v");
         assert!(matches!(
             parse(r"lowerdir=/a\"),
@@ -432,7 +429,7 @@ mod tests {
         word.push(escape(odd));
         let mut options = Options::default();
         options.parse(&word).unwrap();
-        assert_eq!(options.lower.unwrap(), odd);
+        assert_eq!(options.lowers, [odd]);
     }
 
     #[test]
@@ -446,11 +443,15 @@ mod tests {
         ] {
             assert!(matches!(parse(bad), Err(OptionError::BadValue { .. })), "{bad}");
         }
-        let error = parse("lowerdir=/a:/b").unwrap_err();
-        assert!(
-            error.to_string().contains("'lowerdir=/a:/b' is not supported"),
-            "{error}"
+        assert_eq!(
+            parse(r"lowerdir=/a:/b\:c:/d").unwrap().lowers,
+            ["/a", "/b:c", "/d"]
         );
+        // The last word counts, as for every word.
+        assert_eq!(parse("lowerdir=/a:/b,lowerdir=/c").unwrap().lowers, ["/c"]);
+        let many = |count| format!("lowerdir={}", vec!["/l"; count].join(":"));
+        assert_eq!(parse(&many(500)).unwrap().lowers.len(), 500);
+        assert!(parse(&many(501)).unwrap_err().to_string().contains("at most 500"));
     }
 
     #[test]
@@ -552,7 +553,7 @@ mod tests {
         options
             .parse(OsStr::from_bytes(b"lowerdir=/\xff\xfe,ro"))
             .unwrap();
-        assert_eq!(options.lower.as_ref().unwrap().as_bytes(), b"/\xff\xfe");
+        assert_eq!(options.lowers[0].as_bytes(), b"/\xff\xfe");
         assert!(options.parse(OsStr::from_bytes(b"\xff")).is_err());
     }
 }

@@ -69,28 +69,37 @@ impl Place {
 /// # Errors
 /// What openat(2) or statx(2) say on the way up.
 pub fn is_inside(inner: (&Place, BorrowedFd<'_>), outer: &Place) -> Result<bool> {
-    let (place, dir) = inner;
-    if let (Some((device, path)), Some((other_device, other_path))) = (&place.within, &outer.within)
-        && device == other_device
-        && path.starts_with(other_path)
-    {
-        return Ok(true);
-    }
-    climb(dir, outer.object)
+    first_outside(inner, &[outer]).map(|found| found.is_some())
 }
 
-/// Goes up from `dir` until it meets `wanted` or the root.
-fn climb(dir: BorrowedFd<'_>, wanted: (u32, u32, u64)) -> Result<bool> {
+/// One of `outer` that is `inner` or that `inner` lies anywhere below; `None` if there is none.
+///
+/// # Errors
+/// What openat(2) or statx(2) say on the way up.
+pub fn first_outside<'a>(inner: (&Place, BorrowedFd<'_>), outer: &[&'a Place]) -> Result<Option<&'a Place>> {
+    let (place, dir) = inner;
+    let by_path = outer.iter().find(|outer| {
+        matches!((&place.within, &outer.within), (Some((device, path)), Some((other_device, other_path)))
+            if device == other_device && path.starts_with(other_path))
+    });
+    match by_path {
+        Some(found) => Ok(Some(*found)),
+        None => climb(dir, outer),
+    }
+}
+
+/// Goes up from `dir` until it meets one of `wanted` or the root.
+fn climb<'a>(dir: BorrowedFd<'_>, wanted: &[&'a Place]) -> Result<Option<&'a Place>> {
     let mut here: Option<OwnedFd> = None;
     let mut last = None;
     loop {
         let current = here.as_ref().map_or(dir, AsFd::as_fd);
         let (object, mount) = identity(current)?;
-        if object == wanted {
-            return Ok(true);
+        if let Some(met) = wanted.iter().find(|place| place.object == object) {
+            return Ok(Some(*met));
         }
         if last == Some((object, mount)) {
-            return Ok(false);
+            return Ok(None);
         }
         last = Some((object, mount));
         match openat(
@@ -101,7 +110,7 @@ fn climb(dir: BorrowedFd<'_>, wanted: (u32, u32, u64)) -> Result<bool> {
         ) {
             Ok(parent) => here = Some(parent),
             // Out of sight for this user; what can be seen has been compared.
-            Err(Errno::ACCESS) => return Ok(false),
+            Err(Errno::ACCESS) => return Ok(None),
             Err(errno) => return Err(errno),
         }
     }

@@ -1,7 +1,7 @@
 //! Directories that plyfs makes for who names none: a private upper and work for each lower, and fresh mount points.
 //!
 //! ```text
-//!   STATE/mounts/NAME-HASH/lower    the path of the lower, for people
+//!   STATE/mounts/NAME-HASH/lower    the paths of the lowers, for people
 //!   STATE/mounts/NAME-HASH/upper    found again by the next mount of the same lower
 //!   STATE/mounts/NAME-HASH/work
 //!   STATE/merged/NAME               a fresh mount point, removed after the unmount
@@ -59,27 +59,36 @@ fn make_all(state: &Path, path: &Path, mode: u32) -> Result<OwnedFd, MountError>
     open_parent(path).map_err(MountError::io("cannot open the private directory", path))
 }
 
-/// The private upper and work of `lower`, made if this is its first mount.
+/// The private upper and work of `lower` over the lowers `below`, made if this is their first mount. Other lowers below
+/// are another view, with an upper of its own.
 ///
 /// # Errors
-/// When the lower cannot be opened, or the state directory cannot be written.
-pub fn layers(lower: &Path) -> Result<PrivateLayers, MountError> {
-    let open = |errno| MountError::Open {
-        role: Role::Lower,
-        path: lower.to_owned(),
-        errno,
+/// When a lower cannot be opened, or the state directory cannot be written.
+pub fn layers(lower: &Path, below: &[PathBuf]) -> Result<PrivateLayers, MountError> {
+    let open = |path: &Path| {
+        let failed = |errno| MountError::Open {
+            role: Role::Lower,
+            path: path.to_owned(),
+            errno,
+        };
+        let dir = open_parent(path).map_err(failed)?;
+        let real = path_of(dir.as_fd()).map_err(failed)?;
+        Ok((dir, real))
     };
-    let dir = open_parent(lower).map_err(open)?;
-    let real = path_of(dir.as_fd()).map_err(open)?;
+    let (dir, real) = open(lower)?;
+    let mut all = vec![real];
+    for path in below {
+        all.push(open(path)?.1);
+    }
     let state = state_dir()?;
-    let home = state.join("mounts").join(name_of(&real));
+    let home = state.join("mounts").join(name_of(&all));
     let parent = make_all(&state, &home, 0o700)?;
     let failed = |name: &str| {
         let path = home.join(name);
         move |errno: Errno| MountError::io("cannot make the private directory", &path)(errno)
     };
 
-    note_lower(&home, &real)?;
+    note_lowers(&home, &all)?;
     let existed = match mkdirat(&parent, "upper", Mode::RWXU) {
         Ok(()) => {
             let upper = make_dir(parent.as_fd(), OsStr::new("upper"), Mode::RWXU).map_err(failed("upper"))?;
@@ -110,7 +119,7 @@ pub fn find(lower: &Path) -> Result<Option<PrivateLayers>, MountError> {
     let dir = open_parent(lower).map_err(open)?;
     let home = state_dir()?
         .join("mounts")
-        .join(name_of(&path_of(dir.as_fd()).map_err(open)?));
+        .join(name_of(&[path_of(dir.as_fd()).map_err(open)?]));
     let layers = PrivateLayers {
         upper: home.join("upper"),
         work: home.join("work"),
@@ -160,8 +169,8 @@ fn look_like_open(lower: &OwnedFd, upper: &OwnedFd) -> Result<(), Errno> {
     )
 }
 
-/// Notes for people which lower a private upper belongs to.
-fn note_lower(home: &Path, lower: &Path) -> Result<(), MountError> {
+/// Notes for people which lowers a private upper belongs to, one on a line.
+fn note_lowers(home: &Path, lowers: &[PathBuf]) -> Result<(), MountError> {
     let path = home.join("lower");
     let note = std::fs::OpenOptions::new()
         .write(true)
@@ -169,8 +178,13 @@ fn note_lower(home: &Path, lower: &Path) -> Result<(), MountError> {
         .mode(0o600)
         .open(&path);
     match note {
-        Ok(mut file) => std::io::Write::write_all(&mut file, &[lower.as_os_str().as_bytes(), b"\n"].concat())
-            .map_err(MountError::io("cannot write", &path)),
+        Ok(mut file) => {
+            let lines = lowers
+                .iter()
+                .flat_map(|lower| [lower.as_os_str().as_bytes(), b"\n"]);
+            let text = lines.collect::<Vec<_>>().concat();
+            std::io::Write::write_all(&mut file, &text).map_err(MountError::io("cannot write", &path))
+        }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(MountError::io("cannot write", &path)(error)),
     }
@@ -210,10 +224,12 @@ pub fn fresh_mount_point(lower: &Path) -> Result<PathBuf, MountError> {
     ))
 }
 
-/// `base-1f2e3d4c5b6a7988`: a name a person recognises, and a hash of the whole path that tells namesakes apart.
-fn name_of(lower: &Path) -> OsString {
-    let mut name = readable(lower);
-    name.push(format!("-{:016x}", hash(lower.as_os_str().as_bytes())));
+/// `base-1f2e3d4c5b6a7988`: a name a person recognises, and a hash of the whole paths that tells namesakes apart.
+fn name_of(lowers: &[PathBuf]) -> OsString {
+    let mut name = readable(lowers.first().map_or(Path::new("/"), PathBuf::as_path));
+    let paths: Vec<&[u8]> = lowers.iter().map(|lower| lower.as_os_str().as_bytes()).collect();
+    // No path has a NUL byte.
+    name.push(format!("-{:016x}", hash(&paths.join(&0))));
     name
 }
 
@@ -237,11 +253,14 @@ mod tests {
 
     #[test]
     fn names_are_readable_and_distinct() {
-        let name = name_of(Path::new("/srv/base"));
+        let name_of = |paths: &[&str]| name_of(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        let name = name_of(&["/srv/base"]);
         assert!(name.to_str().unwrap().starts_with("base-"));
-        assert_ne!(name, name_of(Path::new("/opt/base")));
-        assert!(name_of(Path::new("/")).to_str().unwrap().starts_with("root-"));
-        assert!(name_of(Path::new(&format!("/{}", "x".repeat(255)))).len() < 255);
+        assert_ne!(name, name_of(&["/opt/base"]));
+        assert_ne!(name, name_of(&["/srv/base", "/opt/base"]));
+        assert_ne!(name_of(&["/a", "/b", "/c"]), name_of(&["/a", "/c", "/b"]));
+        assert!(name_of(&["/"]).to_str().unwrap().starts_with("root-"));
+        assert!(name_of(&[&format!("/{}", "x".repeat(255))]).len() < 255);
     }
 
     #[test]

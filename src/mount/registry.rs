@@ -57,8 +57,11 @@ pub struct Entry {
     pub since: i64,
     /// The kernel's number of the mount.
     pub mount_id: u64,
-    /// The read-only layer.
+    /// The read-only layer, the topmost if there are several.
     pub lower: JsonPath,
+    /// Further read-only layers, each below the former.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<JsonPath>,
     /// The writable layer.
     pub upper: Option<JsonPath>,
     /// The work directory.
@@ -72,6 +75,15 @@ pub struct Entry {
     /// The view ends with the command that made it.
     #[serde(default)]
     pub passing: bool,
+}
+
+impl Entry {
+    /// The paths of all lowers, the topmost first.
+    pub fn lowers(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        std::iter::once(&self.lower)
+            .chain(&self.below)
+            .map(JsonPath::path)
+    }
 }
 
 /// A registered mount; the file goes away when this is dropped.

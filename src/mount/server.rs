@@ -30,6 +30,9 @@ use crate::sys::{Errno, fusedev};
 /// Threads that answer requests: one keeps the other from waiting for the disk.
 const THREADS: usize = 2;
 
+/// More lowers than these may need more open files than a process has by default, before there is a server.
+const FEW_LOWERS: usize = 100;
+
 /// What to mount, and how.
 #[derive(Debug)]
 pub struct Request {
@@ -75,7 +78,10 @@ enum Report {
 pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome, MountError> {
     // Whatever the caller's shell says: who uses the view brings a umask along with each request.
     rustix::process::umask(Mode::empty());
-    let checked = setup::check(&request.directories, request.options.attributes.read_only)?;
+    if request.directories.lowers.len() > FEW_LOWERS {
+        raise_descriptor_limit();
+    }
+    let checked = setup::check(&request.directories, request.options.attributes.read_only, false)?;
     let runtime = registry::directory()?;
     let merged = checked.paths.merged.clone();
     if request.foreground {
@@ -214,8 +220,8 @@ fn serve(
     on_ready: impl FnOnce(&Entry) -> Result<(), MountError>,
 ) -> Result<(), MountError> {
     let Checked {
-        lower,
-        layer,
+        lowers,
+        layers,
         upper,
         merged,
         fuse,
@@ -234,8 +240,10 @@ fn serve(
         .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
     // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
     let _locks = keep_locked(upper.as_ref(), &paths)?;
-    let (_layer_lock, names) = layer.map(|layer| (layer.lock, layer.names)).unzip();
-    let overlay = open_overlay(request, lower, names.flatten(), upper, &paths)?;
+    let (_layer_locks, names): (Vec<_>, Vec<_>) =
+        layers.into_iter().map(|layer| (layer.lock, layer.names)).unzip();
+    let names = names.into_iter().next().flatten();
+    let overlay = open_overlay(request, lowers, names, upper, &paths)?;
     let options = ServeOptions {
         timeout: request.options.timeout,
         passthrough: request.options.passthrough,
@@ -251,7 +259,7 @@ fn serve(
         ))
     };
 
-    let source = source(request, &paths.lower);
+    let source = source(request, &paths.lowers);
     let (server, take_down) = if let Some(helper) = helper {
         // The helper mounts in sight of everyone, so the handshake comes second.
         let wide = request.options.allow_other || request.options.allow_root;
@@ -329,24 +337,25 @@ fn keep_locked(upper: Option<&(OwnedFd, OwnedFd)>, paths: &Directories) -> Resul
         .collect()
 }
 
-fn source<'a>(request: &'a Request, lower: &'a Path) -> &'a OsStr {
+fn source<'a>(request: &'a Request, lowers: &'a [PathBuf]) -> &'a OsStr {
     request
         .options
         .fsname
         .as_deref()
         .or(request.source.as_deref())
-        .unwrap_or(lower.as_os_str())
+        .or(lowers.first().map(|lower| lower.as_os_str()))
+        .unwrap_or(OsStr::new("plyfs"))
 }
 
 fn open_overlay(
     request: &Request,
-    lower: OwnedFd,
+    lowers: Vec<OwnedFd>,
     names: Option<Links>,
     upper: Option<(OwnedFd, OwnedFd)>,
     paths: &Directories,
 ) -> Result<Arc<Overlay>, MountError> {
     let config = LayerConfig {
-        lower,
+        lowers,
         names,
         upper: upper.map(|(upper, work)| UpperDirs { upper, work }),
         xattr: request.options.xattr,
@@ -356,7 +365,7 @@ fn open_overlay(
         .map(Arc::new)
         .map_err(|source| MountError::Layers {
             source,
-            lower: paths.lower.clone(),
+            lowers: paths.lowers.clone(),
             upper: paths.upper.as_ref().map(|(upper, _)| upper.clone()),
             work: paths.upper.as_ref().map(|(_, work)| work.clone()),
         })
@@ -379,11 +388,16 @@ fn announce(
     overlay: &Arc<Overlay>,
     mut signals: Signals,
 ) -> Result<Announced, MountError> {
+    let (lower, below) = match paths.lowers.split_first() {
+        Some((lower, below)) => (lower.as_path(), below),
+        None => (Path::new(""), Default::default()),
+    };
     let entry = Entry {
         pid: std::process::id(),
         since: jiff::Timestamp::now().as_second(),
         mount_id: take_down.mount_id,
-        lower: paths.lower.as_path().into(),
+        lower: lower.into(),
+        below: below.iter().map(|lower| lower.as_path().into()).collect(),
         upper: paths.upper.as_ref().map(|(upper, _)| upper.as_path().into()),
         work: paths.upper.as_ref().map(|(_, work)| work.as_path().into()),
         merged: paths.merged.as_path().into(),

@@ -13,15 +13,15 @@ use super::helper;
 use super::in_use;
 use super::layer::StoredLayer;
 use super::mountinfo::{self, MountEntry};
-use super::place::{Place, is_inside};
+use super::place::{Place, first_outside, is_inside};
 use super::registry;
 use crate::sys::{Errno, fusedev};
 
 /// Which directories make the view.
 #[derive(Debug, Clone)]
 pub struct Directories {
-    /// The read-only layer.
-    pub lower: PathBuf,
+    /// The read-only layers, the topmost first.
+    pub lowers: Vec<PathBuf>,
     /// Upper and work; `None` for a view that is read-only for want of them.
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Where to mount.
@@ -31,10 +31,10 @@ pub struct Directories {
 /// Directories that may become a view: open, told apart, locked.
 #[derive(Debug)]
 pub struct Checked {
-    /// The read-only layer, a private read-only clone of its mount where that may be made.
-    pub lower: OwnedFd,
-    /// What is known of the lower if it is the tree of an image layer, and the hold on it.
-    pub layer: Option<StoredLayer>,
+    /// The read-only layers, private read-only clones of their mounts where those may be made.
+    pub lowers: Vec<OwnedFd>,
+    /// What is known of the lowers that are trees of image layers, and the hold on them.
+    pub layers: Vec<StoredLayer>,
     /// Upper and work, both locked for as long as the descriptors (or copies of them) live.
     pub upper: Option<(OwnedFd, OwnedFd)>,
     /// What is to be mounted over.
@@ -74,10 +74,15 @@ fn open_as(how: OFlags, role: Role, path: &Path) -> Result<OwnedFd, MountError> 
 
 /// Checks the directories, the device and the way to mount; locks upper and work.
 ///
+/// `overlapping` lets a lower be there twice, or lie in another one, which the kernel refuses (K4).
+///
 /// # Errors
 /// The first thing that stands against the mount.
-pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountError> {
-    let lower = open_dir(Role::Lower, &wanted.lower)?;
+pub fn check(wanted: &Directories, read_only: bool, overlapping: bool) -> Result<Checked, MountError> {
+    let mut lowers = Vec::with_capacity(wanted.lowers.len());
+    for path in &wanted.lowers {
+        lowers.push(open_dir(Role::Lower, path)?);
+    }
     let upper = match &wanted.upper {
         Some((upper, work)) => Some((open_dir(Role::Upper, upper)?, open_dir(Role::Work, work)?)),
         None => None,
@@ -99,10 +104,16 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
             },
         })
     };
-    let lower_place = identify(Role::Lower, &wanted.lower, &lower)?;
+    let mut lower_places = Vec::with_capacity(lowers.len());
+    for (path, lower) in wanted.lowers.iter().zip(&lowers) {
+        lower_places.push(identify(Role::Lower, path, lower)?);
+    }
+    if !overlapping {
+        check_lowers(&lower_places, &lowers)?;
+    }
     let merged_place = identify(Role::Merged, &wanted.merged, &merged)?;
     let mut paths = Directories {
-        lower: lower_place.path.clone(),
+        lowers: lower_places.iter().map(|place| place.path.clone()).collect(),
         upper: None,
         merged: merged_place.path.clone(),
     };
@@ -110,7 +121,9 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
         let upper_place = identify(Role::Upper, upper_path, upper)?;
         let work_place = identify(Role::Work, work_path, work)?;
         check_pair((&upper_place, upper.as_fd()), (&work_place, work.as_fd()))?;
-        check_lower((&lower_place, lower.as_fd()), &upper_place, &work_place)?;
+        for (place, lower) in lower_places.iter().zip(&lowers) {
+            check_lower((place, lower.as_fd()), &upper_place, &work_place)?;
+        }
         for (role, place) in [(Role::Upper, &upper_place), (Role::Work, &work_place)] {
             if merged_place.is(place) {
                 return Err(MountError::MergedIsLayer {
@@ -125,26 +138,30 @@ pub fn check(wanted: &Directories, read_only: bool) -> Result<Checked, MountErro
         paths.upper = Some((upper_place.path, work_place.path));
     }
 
-    let layer = StoredLayer::find(lower.as_fd(), &wanted.lower)?;
+    let mut layers = Vec::new();
+    for (lower, path) in lowers.iter().zip(&wanted.lowers) {
+        layers.extend(StoredLayer::find(lower.as_fd(), path)?);
+    }
     let fuse = fusedev::open_device().map_err(|errno| MountError::Device { errno })?;
     let helper = match fusedev::may_mount() {
         Ok(()) => None,
         Err(Errno::PERM) => Some(helper::find().ok_or(MountError::NoHelper)?),
         Err(errno) => return Err(MountError::Device { errno }),
     };
-    let lower = match fusedev::clone_read_only(lower.as_fd()) {
-        Ok(clone) => clone,
-        Err(errno) => {
-            log::debug!(
-                "lower {}: no private read-only clone ({errno}), used as it is",
-                paths.lower.display()
-            );
-            lower
+    for (lower, path) in lowers.iter_mut().zip(&paths.lowers) {
+        match fusedev::clone_read_only(lower.as_fd()) {
+            Ok(clone) => *lower = clone,
+            Err(errno) => {
+                log::debug!(
+                    "lower {}: no private read-only clone ({errno}), used as it is",
+                    path.display()
+                );
+            }
         }
-    };
+    }
     Ok(Checked {
-        lower,
-        layer,
+        lowers,
+        layers,
         upper,
         merged,
         fuse,
@@ -246,6 +263,34 @@ fn check_lower(lower: Opened<'_>, upper: &Place, work: &Place) -> Result<(), Mou
                 other: other.path.clone(),
                 same,
             });
+        }
+    }
+    Ok(())
+}
+
+/// K4: no lower is there twice, and none lies in another one.
+fn check_lowers(places: &[Place], lowers: &[OwnedFd]) -> Result<(), MountError> {
+    if let [_] = places {
+        return Ok(());
+    }
+    let nested = |inner: &Place, outer: &Place| MountError::Nested {
+        inner_role: Role::Lower,
+        inner: inner.path.clone(),
+        outer_role: Role::Lower,
+        outer: outer.path.clone(),
+        same: inner.is(outer),
+    };
+    // One climb for each, not one for each pair: there may be 500.
+    for (index, (place, lower)) in places.iter().zip(lowers).enumerate() {
+        let others = places.iter().enumerate().filter(|(other, _)| *other != index);
+        let others: Vec<&Place> = others.map(|(_, other)| other).collect();
+        let found = first_outside((place, lower.as_fd()), &others).map_err(|errno| MountError::Open {
+            role: Role::Lower,
+            path: place.path.clone(),
+            errno,
+        })?;
+        if let Some(outer) = found {
+            return Err(nested(place, outer));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::Overlay;
 use super::dirs::Layer;
+use super::lowers::tagged;
 use super::node::{Link, Lower, Node, NodeId, OpenFile, ROOT, State};
 use crate::sys::at::{self, SetTime};
 use crate::sys::caller::Caller as Process;
@@ -31,13 +32,15 @@ pub(super) enum Place {
 pub(super) struct Spot {
     pub(super) place: Place,
     pub(super) layer: Layer,
-    ino: u64,
+    /// The number of the object expected, and the tag that makes it of an inode number of this layer.
+    number: u64,
+    tag: u64,
 }
 
 impl Spot {
     /// Checks that an object just reached is the expected one, and not another that got its name meanwhile.
     pub(super) fn check(&self, stat: &Stat) -> Result<()> {
-        if stat.ino == self.ino {
+        if tagged(self.tag, stat.ino) == self.number {
             Ok(())
         } else {
             Err(Errno::STALE)
@@ -121,22 +124,24 @@ impl Overlay {
             };
             (link, state.upper, state.lower.clone(), open, state.kept.clone())
         };
-        let layer = if upper.is_some() {
-            Layer::Upper
-        } else {
-            Layer::Lower
-        };
-        let ino = match (upper, lower) {
-            (Some(ino), _) | (None, Some(Lower::Object { ino, .. })) => ino,
-            (None, Some(Lower::Covered(stat))) => stat.ino,
+        let (layer, number, tag) = match (upper, lower) {
+            (Some(ino), _) => (Layer::Upper, ino, 0),
+            (None, Some(Lower::Object { number, parts, .. })) => (
+                Layer::Lower(parts.first()),
+                number,
+                self.lowers.tag(parts.first()),
+            ),
+            (None, Some(Lower::Covered(layer, stat))) => (Layer::Lower(layer), stat.ino, 0),
             (None, None) => return Err(Errno::STALE),
         };
+        let spot = |place| Spot {
+            place,
+            layer,
+            number,
+            tag,
+        };
         if let (None, Some(fd)) = (&link, kept) {
-            return Ok(Spot {
-                place: Place::Fd(fd),
-                layer,
-                ino,
-            });
+            return Ok(spot(Place::Fd(fd)));
         }
         let place = match (node.id == ROOT, link, open) {
             (true, ..) => Place::Fd(self.dirs.get(node, layer)?),
@@ -144,7 +149,7 @@ impl Overlay {
             (false, None, Some(open)) => Place::Fd(open.file()),
             (false, None, None) => return Err(Errno::STALE),
         };
-        Ok(Spot { place, layer, ino })
+        Ok(spot(place))
     }
 
     /// Runs `call` on the object of a node, again if the name moved in between.
@@ -164,7 +169,7 @@ impl Overlay {
     /// The attributes as programs see them, from the real object's.
     pub(super) fn shown(&self, node: &Node, stat: Stat) -> Stat {
         let state = node.state();
-        let merged = node.is_dir() && state.upper.is_some() && state.lower.is_some();
+        let merged = node.is_dir() && state.is_merged();
         let nlink = match (&state.removed, merged) {
             (Some(_), _) => 0,
             (None, true) => 1,
@@ -190,7 +195,7 @@ impl Overlay {
                     let reachable = state.kept.is_some() || first_open(&mut state).is_some();
                     (!reachable).then_some(removed)
                 }
-                (None, Some(Lower::Covered(stat)), None) => Some(**stat),
+                (None, Some(Lower::Covered(_, stat)), None) => Some(**stat),
                 _ => None,
             }
         };
@@ -200,7 +205,7 @@ impl Overlay {
                 let stat = spot.place.stat()?;
                 spot.check(&stat)?;
                 Ok(match spot.layer {
-                    Layer::Lower => self.within_lower(stat),
+                    Layer::Lower(_) => self.lowers.within(stat),
                     Layer::Upper => stat,
                 })
             })?,

@@ -38,9 +38,9 @@ pub enum FsyncMode {
 /// The layers and rules of one merged view.
 #[derive(Debug)]
 pub struct LayerConfig {
-    /// The read-only layer, opened as a directory.
-    pub lower: OwnedFd,
-    /// Which of its inodes have several names, where that is recorded; else their link counts tell.
+    /// The read-only layers, opened as directories, the topmost first; 1 to [`MOST_LOWERS`](super::MOST_LOWERS).
+    pub lowers: Vec<OwnedFd>,
+    /// Which inodes of a single lower have several names, where that is recorded; else their link counts tell.
     pub names: Option<Links>,
     /// The writable layer; `None` makes a read-only view.
     pub upper: Option<UpperDirs>,
@@ -53,6 +53,9 @@ pub struct LayerConfig {
 /// Why a merged view cannot be set up. The caller adds the paths.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
+    /// None, or too many (K10).
+    #[error("a view has 1 to {most} lowers, and this one {0}", most = super::MOST_LOWERS)]
+    Lowers(usize),
     /// A probe or clean-up step failed; says which, and on which of the directories.
     #[error("{step}: {errno}")]
     Step {
@@ -74,10 +77,12 @@ pub enum SetupError {
     Indexed,
 }
 
-/// How many directory descriptors may be kept open: half of what the process may have, within reason.
-pub(super) fn descriptor_limit() -> usize {
+/// How many directory descriptors may be kept open besides `fixed` ones: half of what the process may have more, within
+/// reason.
+pub(super) fn descriptor_limit(fixed: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(1 << 16);
-    usize::try_from(limit / 2).unwrap_or(4096).clamp(16, 4096)
+    let left = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(fixed);
+    (left / 2).clamp(16, 4096)
 }

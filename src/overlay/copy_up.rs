@@ -103,22 +103,28 @@ impl Overlay {
             let state = node.state();
             (state.lower.clone(), state.number)
         };
-        let from = self.dirs.get(&link.parent, Layer::Lower)?;
-        let (stat, covered) = match lower {
-            Some(Lower::Covered(stat)) => (*stat, true),
-            Some(Lower::Object { ino, .. }) => {
+        let layer = match &lower {
+            Some(Lower::Object { parts, .. }) => parts.first(),
+            Some(Lower::Covered(layer, _)) => *layer,
+            None => return Err(Errno::STALE),
+        };
+        let from = self.dirs.get(&link.parent, Layer::Lower(layer))?;
+        let (stat, key, covered) = match lower {
+            Some(Lower::Object { number: key, .. }) => {
                 let stat = stat::stat_at_cached(&from, &link.name)?;
-                if stat.ino != ino {
+                if self.lowers.number(layer, stat.ino) != key {
                     return Err(Errno::STALE);
                 }
-                (self.within_lower(stat), false)
+                (self.lowers.within(stat), key, false)
             }
+            Some(Lower::Covered(_, stat)) => (*stat, number, true),
             None => return Err(Errno::STALE),
         };
         log::debug!(
-            "copy-up {}: {} of the lower, inode {}",
+            "copy-up {}: {} of {}, inode {}",
             node.path(),
             kind_words(stat.kind()),
+            self.lower_words(layer),
             stat.ino
         );
         trace::copying(|| (node.path(), kind_words(stat.kind())));
@@ -131,16 +137,16 @@ impl Overlay {
             }
             _ => self.fill_other(&from, link, &stat)?,
         };
-        let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(stat.ino);
+        let keeps = stat.is_dir() || stat.nlink <= 1 || self.nodes.keeps_number(key);
         let shares = keeps && !stat.is_dir() && stat.nlink > 1;
         // Other names of the file, when they are met, must not show its number too.
         let claim = if shares {
-            Some(self.work()?.record_claim(stat.ino)?)
+            Some(self.work()?.record_claim(key)?)
         } else {
             None
         };
-        let origin = match (&self.origins, keeps, covered) {
-            (Some(reader), true, false) => reader.mark_for(&from, &link.name),
+        let origin = match (keeps, covered) {
+            (true, false) => self.lowers.mark_for(layer, &from, &link.name),
             _ => None,
         };
         let done = self
@@ -156,6 +162,15 @@ impl Overlay {
             log::warn!("copy-up {}: a claim on its number stays: {errno}", node.path());
         }
         done
+    }
+
+    /// Which lower, for log lines.
+    fn lower_words(&self, layer: u16) -> String {
+        if self.lowers.count() == 1 {
+            "the lower".to_owned()
+        } else {
+            format!("lower {}", u32::from(layer) + 1)
+        }
     }
 
     /// Everything but the data, and then the disk.

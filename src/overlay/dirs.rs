@@ -10,19 +10,19 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use super::node::{Link, Node, NodeId, ROOT};
 use crate::sys::{Errno, Result, at};
 
-/// One of the two layers.
+/// One of the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layer {
-    /// The read-only one.
-    Lower,
+    /// A read-only one, the topmost is 0.
+    Lower(u16),
     /// The writable one.
     Upper,
 }
 
-/// Directory descriptors of both layers.
+/// Directory descriptors of all layers.
 #[derive(Debug)]
 pub struct Dirs {
-    lower: Arc<OwnedFd>,
+    lowers: Box<[Arc<OwnedFd>]>,
     upper: Option<Arc<OwnedFd>>,
     cache: Mutex<LruCache<(NodeId, Layer), Arc<OwnedFd>>>,
     /// Held for writing while a directory changes its place, for reading while a path is walked.
@@ -31,19 +31,24 @@ pub struct Dirs {
 
 impl Dirs {
     /// Keeps the roots open, and at most `limit` directories besides.
-    pub fn new(lower: OwnedFd, upper: Option<OwnedFd>, limit: usize) -> Self {
+    pub fn new(lowers: Vec<OwnedFd>, upper: Option<OwnedFd>, limit: usize) -> Self {
         let limit = NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN);
         Self {
-            lower: Arc::new(lower),
+            lowers: lowers.into_iter().map(Arc::new).collect(),
             upper: upper.map(Arc::new),
             cache: Mutex::new(LruCache::new(limit)),
             topology: RwLock::new(()),
         }
     }
 
+    /// The roots of the lowers, topmost first.
+    pub fn lower_roots(&self) -> &[Arc<OwnedFd>] {
+        &self.lowers
+    }
+
     fn root(&self, layer: Layer) -> Result<Arc<OwnedFd>> {
         match layer {
-            Layer::Lower => Ok(Arc::clone(&self.lower)),
+            Layer::Lower(index) => self.lowers.get(usize::from(index)).cloned().ok_or(Errno::NOENT),
             Layer::Upper => self.upper.clone().ok_or(Errno::ROFS),
         }
     }
@@ -56,7 +61,7 @@ impl Dirs {
         }
     }
 
-    /// The directory of a node in one layer, as an `O_PATH` descriptor.
+    /// The directory of a node in one layer, as an `O_PATH` descriptor. The layer takes part in the node.
     ///
     /// # Errors
     /// ENOENT when it was removed, EROFS for the upper of a read-only view; else as openat2(2).
@@ -89,9 +94,12 @@ impl Dirs {
     }
 
     /// A directory is known no more, or was removed.
-    pub fn forget(&self, id: NodeId) {
+    pub fn forget(&self, node: &Node) {
+        let parts = node.parts();
         let mut cache = self.cache.lock();
-        cache.pop(&(id, Layer::Lower));
-        cache.pop(&(id, Layer::Upper));
+        cache.pop(&(node.id, Layer::Upper));
+        for layer in parts.iter().flat_map(|parts| parts.iter()) {
+            cache.pop(&(node.id, Layer::Lower(layer)));
+        }
     }
 }

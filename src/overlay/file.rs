@@ -75,7 +75,7 @@ impl Overlay {
                     let file = open_place(&spot.place, flags & PASSED_ON)?;
                     let stat = stat::stat_fd(&file)?;
                     spot.check(&stat)?;
-                    Ok((Arc::new(file), spot.layer == Layer::Lower, stat))
+                    Ok((Arc::new(file), spot.layer != Layer::Upper, stat))
                 })?,
             };
             let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, &stat);
@@ -215,12 +215,7 @@ impl Overlay {
     /// # Errors
     /// ENOTTY where the file system has none; else as open(2).
     pub fn directory_flags(&self, node: &Arc<Node>) -> Result<u32> {
-        let layer = if node.upper().is_some() {
-            Layer::Upper
-        } else {
-            Layer::Lower
-        };
-        io::inode_flags(at::reopen_dir(&self.dirs.get(node, layer)?)?)
+        io::inode_flags(at::reopen_dir(&self.dirs.get(node, attributes_from(node)?)?)?)
     }
 
     /// True for a view without an upper: no file of the lower is ever copied up.
@@ -228,26 +223,34 @@ impl Overlay {
         self.work.is_none()
     }
 
-    /// True if reading a file of the lower changes nothing of it, its access time neither (K114), and nobody can
-    /// open one for writing: the lower is reached over a mount that is read-only, as the server's own one is.
+    /// True if reading a file of a lower changes nothing of it, its access time neither (K114), and nobody can
+    /// open one for writing: the lowers are reached over mounts that are read-only, as the server's own ones are.
     pub fn lower_is_read_only(&self) -> bool {
-        let flags = || io::stat_fs(&*self.dirs.get(&self.node(super::ROOT)?, Layer::Lower)?);
-        flags().is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        self.dirs.lower_roots().iter().all(|root| {
+            io::stat_fs(&**root).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        })
     }
 
-    /// Numbers of the upper's file system, or of the lower's in a view without upper (K16).
+    /// Numbers of the upper's file system, or of the topmost lower's in a view without upper (K16).
     ///
     /// # Errors
     /// As statfs(2).
     pub fn stat_fs(&self) -> Result<rustix::fs::StatVfs> {
         let root = self.node(super::ROOT)?;
-        let layer = if root.upper().is_some() {
-            Layer::Upper
-        } else {
-            Layer::Lower
-        };
-        io::stat_fs(&*self.dirs.get(&root, layer)?)
+        io::stat_fs(&*self.dirs.get(&root, attributes_from(&root)?)?)
     }
+}
+
+/// The layer that gives a directory's attributes.
+///
+/// # Errors
+/// ENOTTY for one that cannot be entered.
+fn attributes_from(node: &Node) -> Result<Layer> {
+    if node.upper().is_some() {
+        return Ok(Layer::Upper);
+    }
+    let parts = node.parts().ok_or(Errno::NOTTY)?;
+    Ok(Layer::Lower(parts.first()))
 }
 
 /// True while the kernel reads the lower's file by itself, for somebody who opened it before it was copied up.

@@ -2,12 +2,14 @@
 
 //!
 //! Positions have to stay true over snapshots, since the kernel keeps listings too, and goes on in a later one where it
-//! stopped in an earlier: a name of the lower, which never changes, has its place there, and a name that only the
-//! upper has is placed by its hash.
+//! stopped in an earlier: a name of a lower, which never changes, has its place there, and a name that only the
+//! upper has is placed by its hash. Of several lowers the lowest comes first, then the others from the topmost down, as
+//! in the kernel; each entry counts, also one that does not show, so that no place depends on the upper.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -15,8 +17,8 @@ use parking_lot::Mutex;
 
 use super::Overlay;
 use super::dirs::Layer;
-use super::merge::{InLower, InUpper};
-use super::node::{Lower, Node, NodeId};
+use super::merge::InUpper;
+use super::node::{Node, NodeId, Parts};
 use crate::sys::dirent::{self, Entry};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, at};
@@ -38,6 +40,8 @@ pub struct Listed<'a> {
 
 /// Positions before the first name: `.` and `..`.
 const DOTS: u64 = 2;
+/// Before the first position of a name that the lowest of several lowers does not have.
+const BETWEEN: u64 = 1 << 61;
 /// The first position of a name that only the upper has; below 2⁶³, as positions are signed.
 const UPPER: u64 = 1 << 62;
 /// Listings kept for those who have not come to their end.
@@ -49,6 +53,9 @@ struct Placed {
     next: u64,
     entry: Entry,
 }
+
+/// Names that a layer further up has decided on: what is to be shown, or nothing for a whiteout.
+type Decided = HashMap<Box<[u8]>, Option<Entry>>;
 
 /// The merged names of a directory, by position.
 type Snapshot = Arc<Vec<Placed>>;
@@ -196,7 +203,9 @@ impl Overlay {
         };
         match dir.upper().and_then(|_| there(Layer::Upper).ok()) {
             Some(stat) => !stat.is_whiteout(),
-            None => dir.has_lower_dir() && there(Layer::Lower).is_ok(),
+            None => dir
+                .parts()
+                .is_some_and(|parts| parts.iter().any(|layer| there(Layer::Lower(layer)).is_ok())),
         }
     }
 
@@ -209,29 +218,22 @@ impl Overlay {
         Ok(names)
     }
 
-    /// All names of a directory: the lower's in its order, then those only in the upper (K50), without the
-    /// whiteouts of either layer (K32).
+    /// All names of a directory: the lowers' in their order, then those only in the upper (K50), without the
+    /// whiteouts of any layer (K32).
     fn merged_names(&self, node: &Arc<Node>) -> Result<Vec<Placed>> {
-        let (has_upper, lower, removed) = {
-            let state = node.state();
-            (
-                state.upper.is_some(),
-                matches!(state.lower, Some(Lower::Object { .. })),
-                state.removed.is_some(),
-            )
-        };
-        if removed {
+        if node.is_removed() {
             return Ok(Vec::new());
         }
+        let parts = node.parts();
         let mut upper_names = Vec::new();
-        let mut hidden = HashMap::new();
-        if has_upper {
+        let mut decided = Decided::new();
+        if node.upper().is_some() {
             let dir = self.dirs.get(node, Layer::Upper)?;
             dirent::read_names(at::reopen_dir(&dir)?, |entry| {
                 let whiteout = matches!(entry.kind, 0 | libc::S_IFCHR)
                     && matches!(self.look_upper(&*dir, &entry.name)?, InUpper::Whiteout);
-                if lower {
-                    hidden.insert(
+                if parts.is_some() {
+                    decided.insert(
                         entry.name.clone(),
                         if whiteout { None } else { Some(entry.clone()) },
                     );
@@ -243,24 +245,16 @@ impl Overlay {
             })?;
         }
         let mut names = Vec::new();
-        if lower {
-            let dir = self.dirs.get(node, Layer::Lower)?;
-            let mut next = DOTS;
-            dirent::read_names(at::reopen_dir(&dir)?, |entry| {
-                next = next.saturating_add(1);
-                match hidden.get_mut(&entry.name) {
-                    // Both layers have it: the lower's place, the upper's type.
-                    Some(upper) => names.extend(upper.take().map(|entry| Placed { next, entry })),
-                    None => {
-                        let odd = matches!(entry.kind, 0 | libc::S_IFCHR);
-                        if !odd || self.look_lower(&*dir, &entry.name)? != InLower::Absent {
-                            names.push(Placed { next, entry });
-                        }
-                    }
-                }
-                Ok(true)
-            })?;
-            upper_names.retain(|entry| matches!(hidden.get(&entry.name), Some(Some(_))));
+        if let Some(parts) = parts {
+            let between = self.names_between(node, &parts, &mut decided)?;
+            names = self.lowest_names(node, parts.last(), &mut decided)?;
+            let placed = between.into_iter().filter_map(|(next, name)| {
+                // In a lower further down too, it has its place already.
+                let entry = decided.get_mut(&name)?.take()?;
+                Some(Placed { next, entry })
+            });
+            names.extend(placed);
+            upper_names.retain(|entry| matches!(decided.get(&entry.name), Some(Some(_))));
         }
         let start = names.len();
         names.extend(upper_names.into_iter().map(|entry| Placed {
@@ -277,5 +271,57 @@ impl Overlay {
             }
         }
         Ok(names)
+    }
+
+    /// The names of the lowest lower, at their places.
+    fn lowest_names(&self, node: &Arc<Node>, layer: u16, decided: &mut Decided) -> Result<Vec<Placed>> {
+        let mut names = Vec::new();
+        let dir = self.dirs.get(node, Layer::Lower(layer))?;
+        let mut next = DOTS;
+        dirent::read_names(at::reopen_dir(&dir)?, |entry| {
+            next = next.saturating_add(1);
+            match decided.get_mut(&entry.name) {
+                // Another layer has it too: this place, that type.
+                Some(above) => names.extend(above.take().map(|entry| Placed { next, entry })),
+                None if self.shows_in_lower(&dir, &entry)? => names.push(Placed { next, entry }),
+                None => {}
+            }
+            Ok(true)
+        })?;
+        Ok(names)
+    }
+
+    /// Adds the names of all lowers but the lowest to what is decided. Answers their places, those that show.
+    fn names_between(
+        &self,
+        node: &Arc<Node>,
+        parts: &Parts,
+        decided: &mut Decided,
+    ) -> Result<Vec<(u64, Box<[u8]>)>> {
+        let mut places = Vec::new();
+        let mut next = BETWEEN;
+        for layer in parts.iter().filter(|layer| *layer != parts.last()) {
+            let dir = self.dirs.get(node, Layer::Lower(layer))?;
+            dirent::read_names(at::reopen_dir(&dir)?, |entry| {
+                next = next.saturating_add(1);
+                let name = entry.name.clone();
+                match decided.get(&name) {
+                    Some(Some(_)) => places.push((next, name)),
+                    Some(None) => {}
+                    None if self.shows_in_lower(&dir, &entry)? => {
+                        decided.insert(name.clone(), Some(entry));
+                        places.push((next, name));
+                    }
+                    None => drop(decided.insert(name, None)),
+                }
+                Ok(true)
+            })?;
+        }
+        Ok(places)
+    }
+
+    fn shows_in_lower(&self, dir: &OwnedFd, entry: &Entry) -> Result<bool> {
+        let odd = matches!(entry.kind, 0 | libc::S_IFCHR);
+        Ok(!odd || self.look_lower(dir, &entry.name, true)?.shows())
     }
 }

@@ -1,13 +1,15 @@
-//! Looking at one name in both layers.
+//! Looking at one name in all layers.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Overlay;
 use super::dirs::Layer;
-use super::merge::{self, InLower, InUpper, Source};
-use super::node::{Lower, Node, NodeId};
-use super::table::{Birth, LOWER_TAG};
+use super::lowers::tagged;
+use super::merge::{self, Gathered, InLower, InUpper, Source};
+use super::node::{Lower, Node, NodeId, Parts};
+use super::table::Birth;
 use super::trace;
 use crate::format::Marks;
 use crate::sys::stat::{self, Stat};
@@ -19,13 +21,35 @@ use crate::sys::{Errno, Result};
 pub struct Found {
     /// Where it comes from.
     pub source: Source,
-    /// Attributes of the object that shows: the upper's, or the lower's if it is alone.
+    /// Attributes of the object that shows: the upper's, or the topmost lower's that has it.
     pub stat: Box<Stat>,
     /// The lower object where it takes part.
     pub lower: Option<Lower>,
     marks: Marks,
-    /// The inode number that an origin mark names.
+    /// The number that programs see for the inode that an origin mark names.
     origin: Option<u64>,
+}
+
+impl Found {
+    /// Where it comes from, in words; with several lowers, from which of them, the topmost being the first.
+    fn words(&self, lowers: usize) -> Cow<'static, str> {
+        let several = lowers > 1 && self.source != Source::Upper;
+        match &self.lower {
+            Some(Lower::Object { parts, .. }) if several => {
+                let numbers: Vec<_> = parts
+                    .iter()
+                    .map(|layer| (u32::from(layer) + 1).to_string())
+                    .collect();
+                let which = if parts.are_several() { "lowers" } else { "lower" };
+                Cow::Owned(format!(
+                    "{} ({which} {})",
+                    self.source.words(),
+                    numbers.join(", ")
+                ))
+            }
+            _ => Cow::Borrowed(self.source.words()),
+        }
+    }
 }
 
 fn absent<T>(errno: Errno, nothing: T) -> Result<T> {
@@ -59,24 +83,25 @@ impl Overlay {
         Ok(InUpper::Object(Box::new(stat), marks))
     }
 
-    /// What the lower directory holds under `name`.
+    /// What the directory `dir` of a lower holds under `name`. `lowest` says that no lower below it is going to be
+    /// asked, so that marks on a directory have no effect.
     ///
     /// # Errors
-    /// As statx(2).
-    pub(super) fn look_lower(&self, dir: impl AsFd, name: &[u8]) -> Result<InLower> {
+    /// ELOOP for the upper and the work directory (K4); else as statx(2) and the xattr calls.
+    pub(super) fn look_lower(&self, dir: impl AsFd, name: &[u8], lowest: bool) -> Result<InLower> {
         let stat = match stat::stat_at_cached(&dir, name) {
-            Ok(stat) => self.within_lower(stat),
+            Ok(stat) => self.lowers.within(stat),
             Err(errno) => return absent(errno, InLower::Absent),
         };
         if stat.is_whiteout() {
-            return Ok(InLower::Absent);
+            return Ok(InLower::Whiteout);
         }
         if stat.mount_root {
             // Under a mounted file lies one that cannot be reached: as if it were not there.
             let covered = if stat.is_dir() {
                 InLower::Covered(Box::new(stat))
             } else {
-                InLower::Absent
+                InLower::Whiteout
             };
             return Ok(covered);
         }
@@ -85,40 +110,51 @@ impl Overlay {
             return Err(Errno::LOOP);
         }
         let mut marks = Marks::default();
-        if stat.is_file() {
+        if stat.is_file() || stat.is_dir() && !lowest {
             marks = self.marks.read(Target::At(dir.as_fd(), name))?;
-            if marks.whiteout && stat.size == 0 {
-                return Ok(InLower::Absent);
+            if marks.whiteout && stat.is_file() && stat.size == 0 {
+                return Ok(InLower::Whiteout);
             }
         }
         Ok(InLower::Object(Box::new(stat), marks))
     }
 
-    /// The attributes of a lower object as they are within its tree: a layer shares inodes with other layers, and
-    /// the names there do not count (K151 then has nothing to do for a file with one name).
-    pub(super) fn within_lower(&self, stat: Stat) -> Stat {
-        match &self.names {
-            Some(names) if !stat.is_dir() => Stat {
-                nlink: names.names_of(stat.ino),
-                ..stat
-            },
-            _ => stat,
+    /// What the lowers that take part in `parent` hold under `name`, together (K36).
+    ///
+    /// # Errors
+    /// As [`Overlay::look_lower`]; EPERM for a directory of a lower that takes its content from elsewhere (K26).
+    pub(super) fn look_lowers(&self, parent: &Arc<Node>, parts: &Parts, name: &[u8]) -> Result<Gathered> {
+        let mut gathered = Gathered::default();
+        let lowest = parts.last();
+        for layer in parts.iter() {
+            let dir = self.dirs.get(parent, Layer::Lower(layer))?;
+            let next = self.look_lower(&*dir, name, layer == lowest)?;
+            if !gathered.take(layer, next)? {
+                break;
+            }
         }
+        Ok(gathered)
     }
 
-    /// True if the lower shows `name` under `parent`, so that removing the name needs a whiteout (K84, K90).
+    /// True if a lower shows `name` under `parent`, so that removing the name needs a whiteout (K84, K90).
     ///
     /// # Errors
     /// As statx(2).
     pub(super) fn in_lower(&self, parent: &Arc<Node>, name: &[u8]) -> Result<bool> {
-        if !parent.has_lower_dir() {
+        let Some(parts) = parent.parts() else {
             return Ok(false);
+        };
+        for layer in parts.iter() {
+            let dir = self.dirs.get(parent, Layer::Lower(layer))?;
+            match self.look_lower(&*dir, name, true)? {
+                InLower::Absent => {}
+                topmost => return Ok(topmost.shows()),
+            }
         }
-        let dir = self.dirs.get(parent, Layer::Lower)?;
-        Ok(self.look_lower(&*dir, name)? != InLower::Absent)
+        Ok(false)
     }
 
-    /// Looks at a name in both layers and decides what shows.
+    /// Looks at a name in all layers and decides what shows.
     ///
     /// # Errors
     /// ENOENT when nothing shows, EPERM for marks of unsupported features, else as the calls made.
@@ -133,44 +169,49 @@ impl Overlay {
             upper = self.look_upper(&*dir, name)?;
             upper_dir = Some(dir);
         }
-        let mut lower = InLower::Absent;
-        if !merge::upper_decides(&upper) && parent.has_lower_dir() {
-            let dir = self.dirs.get(parent, Layer::Lower)?;
-            lower = self.look_lower(&*dir, name)?;
+        let mut lower = Ok(Gathered::default());
+        if !merge::upper_decides(&upper)
+            && let Some(parts) = parent.parts()
+        {
+            lower = self.look_lowers(parent, &parts, name);
         }
-        let source = match merge::view(&upper, &lower) {
-            Ok(Some(source)) => source,
-            Ok(None) => {
-                trace::shows(merge::nothing_words(&upper));
+        let seen = lower.and_then(|lower| Ok((merge::view(&upper, &lower.found)?, lower)));
+        let (source, lower) = match seen {
+            Ok((Some(source), lower)) => (source, lower),
+            Ok((None, lower)) => {
+                trace::shows(|| Cow::Borrowed(merge::nothing_words(&upper, &lower.found)));
                 return Err(Errno::NOENT);
             }
             Err(errno) => {
-                log::warn!(
-                    "{}: carries marks of redirect_dir or metacopy, which are not supported",
-                    parent.path_of(name)
-                );
+                if errno == Errno::PERM {
+                    log::warn!(
+                        "{}: carries marks of redirect_dir or metacopy, which are not supported",
+                        parent.path_of(name)
+                    );
+                }
                 return Err(errno);
             }
         };
-        let kept = match &lower {
-            InLower::Absent => None,
+        let kept = match &lower.found {
+            InLower::Absent | InLower::Whiteout => None,
             InLower::Object(s, _) => Some(Lower::Object {
-                ino: s.ino,
+                number: self.lowers.number(lower.first, s.ino),
                 shared: !s.is_dir() && s.nlink > 1,
+                parts: Parts::new(lower.first, &lower.further),
             }),
-            InLower::Covered(s) => Some(Lower::Covered(s.clone())),
+            InLower::Covered(s) => Some(Lower::Covered(lower.first, s.clone())),
         };
-        let (stat, marks) = match (upper, lower) {
+        let (stat, marks) = match (upper, lower.found) {
             (InUpper::Object(stat, marks), _) => (stat, marks),
             (_, InLower::Object(stat, _) | InLower::Covered(stat)) => (stat, Marks::default()),
             _ => return Err(Errno::NOENT),
         };
         let mut origin = None;
         if marks.origin
-            && let (Some(dir), Some(reader)) = (&upper_dir, &self.origins)
+            && let Some(dir) = &upper_dir
             && let Some(mark) = self.marks.read_origin(Target::At(dir.as_fd(), name))?
         {
-            origin = reader.number(&mark);
+            origin = self.lowers.origin(&mark).map(|(tag, ino)| tagged(tag, ino));
         }
         let lower = if source == Source::Upper { None } else { kept };
         Ok(Found {
@@ -182,25 +223,20 @@ impl Overlay {
         })
     }
 
-    /// The number that programs see for a lower object (K46).
-    pub(super) fn lower_number(&self, ino: u64) -> u64 {
-        if self.lower_dev == self.upper_dev {
-            ino
-        } else {
-            ino | LOWER_TAG
-        }
-    }
-
     /// Gives a merged directory that was made without one an origin, as the kernel does when it meets it,
     /// so that listings show the right number there too (K45). Not having it harms nothing else.
-    fn add_origin(&self, parent: &Arc<Node>, name: &[u8]) {
-        let (Some(reader), true) = (&self.origins, self.work.is_some()) else {
+    fn add_origin(&self, parent: &Arc<Node>, name: &[u8], found: &Found) {
+        let Some(Lower::Object { parts, .. }) = &found.lower else {
             return;
         };
+        let layer = parts.first();
+        if self.work.is_none() || !self.lowers.has_origins(layer) {
+            return;
+        }
         let added = || -> Result<()> {
-            let lower = self.dirs.get(parent, Layer::Lower)?;
+            let lower = self.dirs.get(parent, Layer::Lower(layer))?;
             let upper = self.dirs.get(parent, Layer::Upper)?;
-            let Some(mark) = reader.mark_for(&lower, name) else {
+            let Some(mark) = self.lowers.mark_for(layer, &lower, name) else {
                 return Ok(());
             };
             self.mark_impure(parent, &upper)?;
@@ -215,9 +251,9 @@ impl Overlay {
     pub(super) fn birth(&self, found: &Found) -> Birth {
         let upper = (found.source != Source::Lower).then_some(found.stat.ino);
         let (number, from_origin) = match (&found.lower, found.origin) {
-            (Some(Lower::Object { ino, .. }), _) => (self.lower_number(*ino), false),
-            (Some(Lower::Covered(stat)), _) => (self.lower_number(stat.ino), false),
-            (None, Some(origin)) => (self.lower_number(origin), !found.stat.is_dir()),
+            (Some(Lower::Object { number, .. }), _) => (*number, false),
+            (Some(Lower::Covered(layer, stat)), _) => (self.lowers.number(*layer, stat.ino), false),
+            (None, Some(origin)) => (origin, !found.stat.is_dir()),
             (None, None) => (found.stat.ino, false),
         };
         Birth {
@@ -257,10 +293,11 @@ impl Overlay {
         }
         let found = self.look(parent, name)?;
         let node = self.nodes.insert(parent, name, self.birth(&found));
-        log::debug!("lookup {}: {}", parent.path_of(name), found.source.words());
-        trace::shows(found.source.words());
+        let words = || found.words(self.lowers.count());
+        log::debug!("lookup {}: {}", parent.path_of(name), words());
+        trace::shows(words);
         if found.source == Source::Merged && !found.marks.origin {
-            self.add_origin(parent, name);
+            self.add_origin(parent, name, &found);
         }
         let stat = self.shown(&node, *found.stat);
         Ok((node, stat))

@@ -1,6 +1,8 @@
-//! The rules as pure decisions: what was found in the two layers goes in, what to show or to do comes out.
+//! The rules as pure decisions: what was found in the layers goes in, what to show or to do comes out.
 //!
 //! Nothing in this file makes a system call.
+
+use smallvec::SmallVec;
 
 use crate::format::Marks;
 use crate::sys::stat::Stat;
@@ -17,15 +19,75 @@ pub enum InUpper {
     Object(Box<Stat>, Marks),
 }
 
-/// What the lower holds under a name.
+/// What a lower holds under a name, or all of them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InLower {
-    /// Nothing to see: absent, a whiteout (K32), or not asked because the upper decides alone.
+    /// Nothing, or not asked because another layer decides alone.
     Absent,
-    /// An object; of a directory the marks are not read, they have no effect there (K24).
+    /// A whiteout of either form (K32): nothing to see, and it hides what the lowers below have (K36).
+    Whiteout,
+    /// An object. Of a directory of the lowest lower the marks are not read, they have no effect there (K24).
     Object(Box<Stat>, Marks),
-    /// A directory on which something is mounted (K28).
+    /// A directory on which something is mounted (K28). What it covers cannot be looked at, and so hides what the
+    /// lowers below have.
     Covered(Box<Stat>),
+}
+
+impl InLower {
+    /// True if something would show, were it not for the upper.
+    pub fn shows(&self) -> bool {
+        matches!(self, Self::Object(..) | Self::Covered(_))
+    }
+}
+
+/// What the lowers hold under one name, asked from the topmost down (K36).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gathered {
+    /// What shows of them: the topmost that has anything.
+    pub found: InLower,
+    /// Which one that is.
+    pub first: u16,
+    /// The lowers whose directories are merged with it, topmost first.
+    pub further: SmallVec<[u16; 8]>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            found: InLower::Absent,
+            first: 0,
+            further: SmallVec::new(),
+        }
+    }
+}
+
+impl Gathered {
+    /// Takes what the next lower has. Answers whether those below it have to be asked, too.
+    ///
+    /// # Errors
+    /// EPERM for a directory that takes its content from elsewhere (K26).
+    pub fn take(&mut self, layer: u16, next: InLower) -> Result<bool> {
+        let goes_on = match &next {
+            InLower::Absent => return Ok(true),
+            InLower::Object(stat, marks) if stat.is_dir() => {
+                if marks.redirect {
+                    return Err(Errno::PERM);
+                }
+                !marks.opaque
+            }
+            InLower::Whiteout | InLower::Object(..) | InLower::Covered(_) => false,
+        };
+        if self.found == InLower::Absent {
+            self.first = layer;
+            self.found = next;
+            return Ok(goes_on);
+        }
+        // What is found is a directory. Anything else below it is hidden, with all that lies below that.
+        if matches!(&next, InLower::Object(stat, _) if stat.is_dir()) {
+            self.further.push(layer);
+        }
+        Ok(goes_on)
+    }
 }
 
 /// Where the answer for a name comes from.
@@ -51,9 +113,10 @@ impl Source {
 }
 
 /// Why a name shows nothing, in words.
-pub fn nothing_words(upper: &InUpper) -> &'static str {
-    match upper {
-        InUpper::Whiteout => "a whiteout in the upper",
+pub fn nothing_words(upper: &InUpper, lower: &InLower) -> &'static str {
+    match (upper, lower) {
+        (InUpper::Whiteout, _) => "a whiteout in the upper",
+        (_, InLower::Whiteout) => "a whiteout in a lower",
         _ => "neither layer has it",
     }
 }
@@ -73,13 +136,13 @@ pub fn upper_decides(upper: &InUpper) -> bool {
 /// EPERM for marks of features that are not supported: their data would be wrong (K26, K27).
 pub fn view(upper: &InUpper, lower: &InLower) -> Result<Option<Source>> {
     let lower_is_dir = match lower {
-        InLower::Absent => None,
+        InLower::Absent | InLower::Whiteout => None,
         InLower::Object(stat, _) => Some(stat.is_dir()),
         InLower::Covered(_) => Some(true),
     };
     Ok(match upper {
         InUpper::Absent => match lower {
-            InLower::Object(_, marks) if marks.metacopy => return Err(Errno::PERM),
+            InLower::Object(stat, marks) if stat.is_file() && marks.metacopy => return Err(Errno::PERM),
             _ => lower_is_dir.map(|_| Source::Lower),
         },
         InUpper::Whiteout => None,
@@ -251,6 +314,60 @@ mod tests {
 
     fn upper(kind: u32, marks: Marks) -> InUpper {
         InUpper::Object(object(kind), marks)
+    }
+
+    /// What is gathered of these answers, and how many were asked for.
+    fn gather(answers: Vec<InLower>) -> Result<(Gathered, usize)> {
+        let mut gathered = Gathered::default();
+        let mut asked = 0;
+        for (layer, answer) in answers.into_iter().enumerate() {
+            asked += 1;
+            if !gathered.take(layer as u16, answer)? {
+                break;
+            }
+        }
+        Ok((gathered, asked))
+    }
+
+    #[test]
+    fn k36_lowers_are_asked_from_the_top() {
+        let plain = Marks::default();
+        let opaque = Marks {
+            opaque: true,
+            ..plain
+        };
+        let dir = |marks| InLower::Object(object(DIR), marks);
+        let file = || InLower::Object(object(FILE), plain);
+        let absent = || InLower::Absent;
+        let white = || InLower::Whiteout;
+        let covered = || InLower::Covered(object(DIR));
+        // Answers; which shows first, which are merged with it, how many were asked.
+        type Row = (Vec<InLower>, Option<(u16, Vec<u16>)>, usize);
+        let rows: Vec<Row> = vec![
+            (vec![absent(), absent()], None, 2),
+            (vec![absent(), file(), file()], Some((1, vec![])), 2),
+            (vec![white(), file()], None, 1),
+            (vec![absent(), white(), dir(plain)], None, 2),
+            (vec![file(), dir(plain)], Some((0, vec![])), 1),
+            (vec![dir(plain), absent(), dir(plain)], Some((0, vec![2])), 3),
+            (vec![dir(plain), dir(opaque), dir(plain)], Some((0, vec![1])), 2),
+            (vec![dir(opaque), dir(plain)], Some((0, vec![])), 1),
+            (vec![dir(plain), file(), dir(plain)], Some((0, vec![])), 2),
+            (vec![dir(plain), white(), dir(plain)], Some((0, vec![])), 2),
+            (vec![dir(plain), covered(), dir(plain)], Some((0, vec![])), 2),
+            (vec![covered(), dir(plain)], Some((0, vec![])), 1),
+        ];
+        for (row, (answers, shows, asked)) in rows.into_iter().enumerate() {
+            let (gathered, counted) = gather(answers).unwrap();
+            let found = gathered.found.shows();
+            let parts = found.then(|| (gathered.first, gathered.further.to_vec()));
+            assert_eq!((parts, counted), (shows, asked), "row {row}");
+        }
+        let redirect = Marks {
+            redirect: true,
+            ..plain
+        };
+        assert_eq!(gather(vec![dir(plain), dir(redirect)]), Err(Errno::PERM));
     }
 
     #[test]

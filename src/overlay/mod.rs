@@ -1,7 +1,7 @@
 //! The rules and the state of one merged view.
 //!
 //! A request is answered in seven steps, straight down: decode (the protocol's work), lock the node, look at
-//! both layers (`look.rs`), plan (`merge.rs`, pure), copy up what the plan needs (`copy_up.rs`), act with
+//! all layers (`look.rs`), plan (`merge.rs`, pure), copy up what the plan needs (`copy_up.rs`), act with
 //! one or two system calls that publish the result, record it in the table of nodes (`table.rs`).
 
 mod attr;
@@ -13,6 +13,7 @@ mod file;
 mod foresee;
 mod listing;
 mod look;
+mod lowers;
 pub mod merge;
 pub mod node;
 mod remove;
@@ -33,14 +34,16 @@ pub use create::{Caller, Made, NewObject};
 pub use dirs::Layer;
 pub use foresee::{Call, Deed, Foresight};
 pub use listing::Listed;
+pub use lowers::MOST_LOWERS;
 pub use node::{Node, NodeId, OpenFile, ROOT};
 pub use rename::RenameFlag;
 pub use survey::{Real, Survey};
 
-use crate::format::{Links, Namespace, OriginReader};
+use crate::format::Namespace;
 use crate::sys::{Errno, Result, creds, io, stat};
 use dirs::Dirs;
-use node::Lower;
+use lowers::Lowers;
+use node::{Lower, Parts};
 use table::{Birth, Nodes};
 use work::Work;
 
@@ -74,15 +77,11 @@ pub struct Overlay {
     work: Option<Work>,
     nodes: Nodes,
     marks: Namespace,
-    origins: Option<OriginReader>,
-    /// Names in the lower's own tree, where its link counts tell of other trees too.
-    names: Option<Links>,
-    /// Device and inode of directories that the view is made of: the lower's entries for them lead nowhere.
+    lowers: Lowers,
+    /// Device and inode of directories that the view is made of: the lowers' entries for them lead nowhere.
     traps: Vec<(u64, u64)>,
     /// The longest name that a layer allows, bytes.
     name_max: usize,
-    lower_dev: u64,
-    upper_dev: u64,
     fsync: FsyncMode,
     stats: Stats,
     trace: Arc<trace::Hub>,
@@ -127,26 +126,28 @@ impl Overlay {
                 errno,
             }
         };
-        let lower = stat::stat_fd(&config.lower).map_err(step("look at the lower"))?;
-        let origins = OriginReader::learn(&config.lower);
-        if origins.is_none() {
-            log::info!("the lower has no file handles of a known form: numbers change over a remount");
+        let mut stats = Vec::with_capacity(config.lowers.len());
+        let mut name_max = 0;
+        for lower in &config.lowers {
+            stats.push(stat::stat_fd(lower).map_err(step("look at the lower"))?);
+            name_max = name_max.max(longest_name(lower).map_err(step("look at the lower"))?);
         }
+        let parts = match (stats.len(), u16::try_from(stats.len())) {
+            (1..=MOST_LOWERS, Ok(count)) => Parts::new(0, &(1..count).collect::<Vec<_>>()),
+            (count, _) => return Err(SetupError::Lowers(count)),
+        };
         let mut marks = looking.unwrap_or(match config.xattr {
             XattrNamespace::User => Namespace::User,
             _ => Namespace::Trusted,
         });
-        let (mut upper, mut work, mut upper_dev) = (None, None, lower.dev);
+        let (mut upper, mut work, mut own) = (None, None, None);
         let mut traps = Vec::new();
-        let mut name_max = longest_name(&config.lower).map_err(step("look at the lower"))?;
-        let mut number = lower.ino;
         if let Some(given) = config.upper {
             let stat = stat::stat_fd(&given.upper).map_err(step("look at the upper"))?;
-            upper_dev = stat.dev;
+            own = Some(stat.dev);
             let base = stat::stat_fd(&given.work).map_err(step("look at the work directory"))?;
             traps.extend([(stat.dev, stat.ino), (base.dev, base.ino)]);
             name_max = name_max.max(longest_name(&given.upper).map_err(step("look at the upper"))?);
-            number = stat.ino;
             if looking.is_none() {
                 let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
                 marks = taken.probe(config.xattr)?;
@@ -158,37 +159,39 @@ impl Overlay {
             "private marks live under {}",
             String::from_utf8_lossy(marks.prefix())
         );
+        let lowers = Lowers::learn(&config.lowers, &stats, config.names, own);
         let nodes = Nodes::default();
         if let Some(work) = &work {
-            nodes.load_claims(
-                work.read_claims()
-                    .map_err(step("read the record of claimed numbers"))?,
-            );
+            let claims = work
+                .read_claims()
+                .map_err(step("read the record of claimed numbers"))?;
+            nodes.load_claims(claims.into_iter().map(|recorded| lowers.claimed(recorded)));
         }
+        let number = lowers.number(0, stats.first().map_or(0, |stat| stat.ino));
+        let upper_ino = upper.as_ref().map(|(_, ino)| *ino);
         nodes.insert_root(Birth {
             kind: libc::S_IFDIR,
-            number,
-            upper: upper.as_ref().map(|(_, ino)| *ino),
+            number: upper_ino.unwrap_or(number),
+            upper: upper_ino,
             upper_shared: false,
             from_origin: false,
             lower: Some(Lower::Object {
-                ino: lower.ino,
+                number,
                 shared: false,
+                parts,
             }),
             impure: false,
         });
+        let limit = config::descriptor_limit(config.lowers.len());
         Ok(Self {
-            dirs: Dirs::new(config.lower, upper.map(|(fd, _)| fd), config::descriptor_limit()),
+            dirs: Dirs::new(config.lowers, upper.map(|(fd, _)| fd), limit),
             listings: listing::Listings::default(),
             work,
             nodes,
             marks,
-            origins,
-            names: config.names,
+            lowers,
             traps,
             name_max,
-            lower_dev: lower.dev,
-            upper_dev,
             fsync: config.fsync,
             stats: Stats::default(),
             trace: Arc::default(),
@@ -300,8 +303,8 @@ impl Overlay {
     /// The kernel drops `count` references to a node (FUSE FORGET).
     pub fn forget(&self, id: NodeId, count: u64) {
         for dir in self.nodes.forget(id, count) {
-            self.dirs.forget(dir);
-            self.listings.forget(dir);
+            self.dirs.forget(&dir);
+            self.listings.forget(dir.id);
         }
         if self.nodes.shrink() {
             crate::sys::memory::trim();

@@ -32,19 +32,71 @@ pub struct Link {
     pub name: Box<[u8]>,
 }
 
-/// What the lower holds behind a node.
+/// The lowers after the first that take part in a directory, topmost first. (A thin pointer: most nodes have none.)
+#[derive(Debug, PartialEq, Eq)]
+struct Further(Box<[u16]>);
+
+/// The lowers that take part in an object, topmost first; of anything but a directory it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    first: u16,
+    further: Option<Arc<Further>>,
+}
+
+impl Parts {
+    /// The lower `first` and the `further` ones below it.
+    pub fn new(first: u16, further: &[u16]) -> Self {
+        let further = (!further.is_empty()).then(|| Arc::new(Further(further.into())));
+        Self { first, further }
+    }
+
+    /// The topmost, which gives the attributes.
+    pub fn first(&self) -> u16 {
+        self.first
+    }
+
+    /// The lowest.
+    pub fn last(&self) -> u16 {
+        self.further().last().copied().unwrap_or(self.first)
+    }
+
+    fn further(&self) -> &[u16] {
+        self.further.as_ref().map_or(&[], |further| &further.0)
+    }
+
+    /// All of them, topmost first.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        std::iter::once(self.first).chain(self.further().iter().copied())
+    }
+
+    /// More than one: a directory merged of several lowers.
+    pub fn are_several(&self) -> bool {
+        self.further.is_some()
+    }
+}
+
+/// What the lowers hold behind a node.
 #[derive(Debug, Clone)]
 pub enum Lower {
     /// An object that can be reached.
     Object {
-        /// Its inode number.
-        ino: u64,
+        /// The number that programs see for it, which tells its inode and file system (`lowers.rs`).
+        number: u64,
         /// It has several links, so another name may show it too.
         shared: bool,
+        /// The lowers that have it.
+        parts: Parts,
     },
     /// A directory on which something else is mounted: its attributes are known, its content is not ours
-    /// to enter (K28).
-    Covered(Box<Stat>),
+    /// to enter (K28). The lower that has it, and the attributes.
+    Covered(u16, Box<Stat>),
+}
+
+impl Lower {
+    /// How many lowers take part: none of what cannot be entered counts as more than one.
+    fn is_several(&self) -> bool {
+        matches!(self, Self::Object { parts, .. } if parts.are_several())
+    }
 }
 
 /// What changes about a node.
@@ -66,6 +118,16 @@ pub struct State {
     pub removed: Option<Box<Stat>>,
     /// A directory that is being removed, for programs that still have it open.
     pub kept: Option<Arc<OwnedFd>>,
+}
+
+impl State {
+    /// Of a directory: it has parts in more than one layer (K40).
+    pub(super) fn is_merged(&self) -> bool {
+        match &self.lower {
+            Some(lower) => self.upper.is_some() || lower.is_several(),
+            None => false,
+        }
+    }
 }
 
 /// One object of the view.
@@ -165,15 +227,17 @@ impl Node {
         self.state.lock().upper
     }
 
-    /// A directory with a part in both layers (K40).
-    pub fn is_merged(&self) -> bool {
-        let state = self.state.lock();
-        self.is_dir() && state.upper.is_some() && state.lower.is_some()
-    }
-
     /// A directory whose lower part can be entered.
     pub fn has_lower_dir(&self) -> bool {
         matches!(self.state.lock().lower, Some(Lower::Object { .. }))
+    }
+
+    /// The lowers whose parts of a directory can be entered.
+    pub fn parts(&self) -> Option<Parts> {
+        match &self.state.lock().lower {
+            Some(Lower::Object { parts, .. }) => Some(parts.clone()),
+            _ => None,
+        }
     }
 
     /// One of its names; `None` for the root and for an object whose last name was removed.
@@ -301,7 +365,11 @@ mod tests {
             upper: None,
             upper_shared: false,
             from_origin: false,
-            lower: Some(Lower::Object { ino, shared: false }),
+            lower: Some(Lower::Object {
+                number: ino,
+                shared: false,
+                parts: Parts::new(0, &[]),
+            }),
             impure: false,
         }
     }

@@ -41,7 +41,7 @@ impl Overlay {
             (false, true) => return Err(Errno::NOTDIR),
             _ => {}
         }
-        if matches!(found.lower, Some(Lower::Covered(_))) {
+        if matches!(found.lower, Some(Lower::Covered(..))) {
             return Err(Errno::BUSY);
         }
         Ok(found)
@@ -97,7 +97,10 @@ impl Overlay {
         }
         let kept = match (node.is_dir(), node.upper().is_some()) {
             (true, true) => self.dirs.get(node, Layer::Upper),
-            (true, false) => self.dirs.get(node, Layer::Lower),
+            (true, false) => match node.parts() {
+                Some(parts) => self.dirs.get(node, Layer::Lower(parts.first())),
+                None => return,
+            },
             (false, true) if nlink > 1 || node.is_renewed() => self.upper_object(node),
             (false, _) => return,
         };
@@ -166,7 +169,7 @@ impl Overlay {
     /// # Errors
     /// ENOTEMPTY; EBUSY for one with something mounted on it; else as getdents64(2).
     pub(super) fn check_empty(&self, node: &Arc<Node>) -> Result<()> {
-        if matches!(node.state().lower, Some(Lower::Covered(_))) {
+        if matches!(node.state().lower, Some(Lower::Covered(..))) {
             return Err(Errno::BUSY);
         }
         let mut hidden = HashSet::new();
@@ -181,11 +184,19 @@ impl Overlay {
                 Ok(true)
             })?;
         }
-        if node.has_lower_dir() {
-            let dir = self.dirs.get(node, Layer::Lower)?;
+        let Some(parts) = node.parts() else {
+            return Ok(());
+        };
+        for layer in parts.iter() {
+            let dir = self.dirs.get(node, Layer::Lower(layer))?;
             dirent::read_names(at::reopen_dir(&dir)?, |entry| {
-                if !hidden.contains(&entry.name) && self.look_lower(&*dir, &entry.name)? != InLower::Absent {
-                    return Err(Errno::NOTEMPTY);
+                if hidden.contains(&entry.name) {
+                    return Ok(true);
+                }
+                match self.look_lower(&*dir, &entry.name, true)? {
+                    InLower::Object(..) | InLower::Covered(_) => return Err(Errno::NOTEMPTY),
+                    InLower::Whiteout if layer != parts.last() => drop(hidden.insert(entry.name)),
+                    InLower::Whiteout | InLower::Absent => {}
                 }
                 Ok(true)
             })?;

@@ -20,10 +20,12 @@ pub struct Survey {
     pub upper_asked: bool,
     /// What the upper has.
     pub upper: InUpper,
-    /// The parent has a lower directory that takes part, so the lower may be asked.
+    /// The parent has a lower directory that takes part, so the lowers may be asked.
     pub lower_asked: bool,
-    /// What the lower has there, also where the upper hides it.
+    /// What the lowers have there together, also where the upper hides it.
     pub lower: InLower,
+    /// The lowers that `lower` is made of, the topmost (0) first; of a whiteout, the one that has it.
+    pub parts: Vec<u16>,
     /// What shows, or the errno of a lookup.
     pub answer: Result<Source>,
 }
@@ -53,7 +55,7 @@ fn found<T>(answer: Result<T>) -> Result<Option<T>> {
 }
 
 impl Overlay {
-    /// Looks at a name in both layers, also where one decides alone.
+    /// Looks at a name in all layers, also where one decides alone.
     ///
     /// # Errors
     /// When a layer cannot be asked, as statx(2) and the xattr calls. That nothing shows is an answer.
@@ -64,6 +66,7 @@ impl Overlay {
             upper: InUpper::Absent,
             lower_asked: parent.has_lower_dir(),
             lower: InLower::Absent,
+            parts: Vec::new(),
             answer,
         };
         if survey.upper_asked {
@@ -73,14 +76,27 @@ impl Overlay {
                 upper => survey.upper = upper?,
             }
         }
-        if survey.lower_asked {
-            match self.look_lower(&*self.dirs.get(parent, Layer::Lower)?, name) {
-                // The upper or the work directory seen through the lower.
-                Err(Errno::LOOP) => {}
-                lower => survey.lower = lower?,
+        if let Some(parts) = parent.parts() {
+            match self.look_lowers(parent, &parts, name) {
+                // The upper or the work directory seen through a lower, or a directory of a lower that takes its
+                // content from elsewhere: the answer says so already.
+                Err(Errno::LOOP | Errno::PERM) => {}
+                Err(errno) => return Err(errno),
+                Ok(gathered) => {
+                    if gathered.found != InLower::Absent {
+                        survey.parts.push(gathered.first);
+                        survey.parts.extend(&gathered.further);
+                    }
+                    survey.lower = gathered.found;
+                }
             }
         }
         Ok(survey)
+    }
+
+    /// How many lowers the view has.
+    pub fn lowers(&self) -> usize {
+        self.lowers.count()
     }
 
     /// The real object under a name in one layer, a whiteout too; `None` if there is none.
@@ -90,7 +106,9 @@ impl Overlay {
     pub fn real(&self, layer: Layer, parent: &Arc<Node>, name: &[u8]) -> Result<Option<Real>> {
         let takes_part = match layer {
             Layer::Upper => parent.upper().is_some(),
-            Layer::Lower => parent.has_lower_dir(),
+            Layer::Lower(layer) => parent
+                .parts()
+                .is_some_and(|parts| parts.iter().any(|part| part == layer)),
         };
         if !takes_part {
             return Ok(None);
@@ -144,16 +162,16 @@ impl Overlay {
     ) -> Real {
         let name = [self.marks.prefix(), b"origin"].concat();
         let mark = marks.iter().find(|(mark, _)| *mark == name);
-        let origin = mark.and_then(|(_, value)| self.origins.as_ref()?.number(value));
+        let origin = mark.and_then(|(_, value)| self.lowers.origin(value));
         let stat = match layer {
-            Layer::Lower => self.within_lower(stat),
+            Layer::Lower(_) => self.lowers.within(stat),
             Layer::Upper => stat,
         };
         Real {
             stat,
             birth,
             marks,
-            origin,
+            origin: origin.map(|(_, ino)| ino),
             target,
         }
     }

@@ -31,8 +31,6 @@ pub struct Birth {
     pub impure: bool,
 }
 
-/// Set in numbers of lower objects when the layers lie on different file systems (K46).
-pub const LOWER_TAG: u64 = 1 << 62;
 /// Set in the number of a lower name whose own number went to a copied-up name of the same file.
 const TWIN_TAG: u64 = 1 << 61;
 
@@ -60,11 +58,11 @@ struct Table {
     hasher: DefaultHashBuilder,
     /// Upper files with several names, by inode number.
     shared: HashMap<u64, Arc<Node>>,
-    /// How many known nodes show a lower file with several links, by its inode number.
+    /// How many known nodes show a lower file with several links, by its number ([`Lower::Object`]).
     lower_names: HashMap<u64, u32>,
-    /// Lower files of which two names were met.
+    /// Lower files of which two names were met, by the same.
     groups: HashSet<u64>,
-    /// Lower files whose number went to a copied-up name, in this mount or an earlier one.
+    /// Lower files whose number went to a copied-up name, in this mount or an earlier one, by the same.
     claimed: HashSet<u64>,
     last_id: NodeId,
     /// The most nodes known since memory was given back.
@@ -142,7 +140,7 @@ impl Table {
     }
 
     /// Drops a node nobody needs, and then its ancestors as far as nobody needs them.
-    fn collect(&mut self, id: NodeId, gone: &mut Vec<NodeId>) {
+    fn collect(&mut self, id: NodeId, gone: &mut Vec<Arc<Node>>) {
         let mut pending = vec![id];
         while let Some(id) = pending.pop() {
             let idle = self
@@ -171,7 +169,7 @@ impl Table {
                 self.renewed.remove(&entry.node.known_as());
             }
             if entry.node.is_dir() {
-                gone.push(id);
+                gone.push(entry.node);
             }
         }
     }
@@ -183,28 +181,36 @@ impl Table {
     }
 
     fn leave_group(&mut self, lower: Option<&Lower>) {
-        let Some(Lower::Object { ino, shared: true }) = lower else {
+        let Some(Lower::Object {
+            number, shared: true, ..
+        }) = lower
+        else {
             return;
         };
-        let Some(names) = self.lower_names.get_mut(ino) else {
+        let Some(names) = self.lower_names.get_mut(number) else {
             return;
         };
         *names = names.saturating_sub(1);
         if *names == 0 {
-            self.lower_names.remove(ino);
+            self.lower_names.remove(number);
         }
     }
 
     /// The number a new node may show, so that two different files never show the same one.
     fn claim(&mut self, birth: &Birth) -> u64 {
         match (&birth.lower, birth.upper) {
-            (Some(Lower::Object { ino, shared: true }), None) => {
-                let names = self.lower_names.entry(*ino).or_default();
+            (
+                Some(Lower::Object {
+                    number, shared: true, ..
+                }),
+                None,
+            ) => {
+                let names = self.lower_names.entry(*number).or_default();
                 *names = names.saturating_add(1);
                 if *names > 1 {
-                    self.groups.insert(*ino);
+                    self.groups.insert(*number);
                 }
-                if self.claimed.contains(ino) {
+                if self.claimed.contains(number) {
                     birth.number | TWIN_TAG
                 } else {
                     birth.number
@@ -212,7 +218,7 @@ impl Table {
             }
             // An upper whose record of claims was lost: the lower's names go first.
             (_, Some(upper)) if birth.from_origin => {
-                let origin = birth.number & !LOWER_TAG;
+                let origin = birth.number;
                 let taken = self.lower_names.contains_key(&origin) && !self.claimed.contains(&origin);
                 if taken { upper } else { birth.number }
             }
@@ -385,9 +391,9 @@ impl Nodes {
 
     /// Whether a lower file with several links keeps its number when one name of it is copied up: not when
     /// another name was met, since the two are different files from now on (K42).
-    pub fn keeps_number(&self, ino: u64) -> bool {
+    pub fn keeps_number(&self, number: u64) -> bool {
         let table = self.table.lock();
-        !table.groups.contains(&ino) && !table.claimed.contains(&ino)
+        !table.groups.contains(&number) && !table.claimed.contains(&number)
     }
 
     /// Records that a node now has an upper object, with the number programs see from now on, and turns everyone
@@ -404,15 +410,19 @@ impl Nodes {
                 return;
             }
             let mut number = number;
-            if let Some(Lower::Object { ino, shared: true }) = state.lower
+            if let Some(Lower::Object {
+                number: own,
+                shared: true,
+                ..
+            }) = state.lower
                 && state.number == number
                 && !state.links.is_empty()
             {
                 // Another name may have been met while this one was copied.
-                if table.groups.contains(&ino) {
+                if table.groups.contains(&own) {
                     number = upper;
                 } else {
-                    table.claimed.insert(ino);
+                    table.claimed.insert(own);
                 }
             }
             state.number = number;
@@ -440,7 +450,7 @@ impl Nodes {
     }
 
     /// The kernel drops `count` references. Answers the directories that are known no more.
-    pub fn forget(&self, id: NodeId, count: u64) -> Vec<NodeId> {
+    pub fn forget(&self, id: NodeId, count: u64) -> Vec<Arc<Node>> {
         let mut gone = Vec::new();
         let mut table = self.table.lock();
         // The references under both ids are counted as one.

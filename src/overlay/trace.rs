@@ -4,6 +4,7 @@
 //! decides. While nobody listens, each place where something could be added costs one relaxed load. An event goes to
 //! every listener's own bounded queue: one that is full loses it and counts it, and nobody ever waits for a listener.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -266,10 +267,10 @@ pub(super) fn decided(words: &'static str) {
 
 /// Adds what a name shows, if the request of this thread asks just that: others look at many names.
 #[inline]
-pub(super) fn shows(words: &'static str) {
+pub(super) fn shows(words: impl FnOnce() -> Cow<'static, str>) {
     with(|current| {
         if current.event.op == "lookup" {
-            current.event.decisions.push(words.to_owned());
+            current.event.decisions.push(words().into_owned());
         }
     });
 }

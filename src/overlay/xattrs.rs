@@ -150,5 +150,5 @@ fn loses_setgid(stat: &Stat, pid: u32) -> bool {
 /// What is under a mount point cannot be asked: its attributes would be those of what is mounted (K28).
 fn is_covered(node: &Node) -> bool {
     let state = node.state();
-    state.upper.is_none() && matches!(state.lower, Some(Lower::Covered(_)))
+    state.upper.is_none() && matches!(state.lower, Some(Lower::Covered(..)))
 }

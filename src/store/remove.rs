@@ -184,7 +184,7 @@ fn mount_of(layer: &Path) -> String {
     });
     mounts
         .iter()
-        .find(|live| live.entry.lower.path().starts_with(layer))
+        .find(|live| live.entry.lowers().any(|lower| lower.starts_with(layer)))
         .map_or_else(
             || "another process (a mount, a load or a build)".to_owned(),
             |live| format!("the mount on {}", live.entry.merged.path().display()),

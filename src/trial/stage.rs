@@ -193,7 +193,7 @@ fn view(trial: &Trial, number: usize, target: &Path) -> std::result::Result<(), 
     let [upper, work] = trial.directories(number);
     let request = Request {
         directories: Directories {
-            lower: layer.point.path(),
+            lowers: vec![layer.point.path()],
             upper: Some((upper, work)),
             merged: target.to_owned(),
         },

@@ -262,7 +262,7 @@ fn wrong_usage_is_status_2() {
         (&["mount", "l", "m", "-o", "lowerdir=l"], "lowerdir="),
         (&["m", "-o", "upperdir=u,workdir=w"], "lowerdir="),
         (&["m", "-o", "lowerdir=l,upperdir=u"], "workdir="),
-        (&["m", "-o", "lowerdir=l:u"], "exactly one lower"),
+        (&["m", "-o", "lowerdir=l::u"], "may not lead, trail or be doubled"),
         (&["m", "-o", "lowerdir+=l"], "lowerdir+=l"),
         (&["a", "b", "c", "-o", "lowerdir=l"], "Usage"),
         (&["umount"], "MERGED"),

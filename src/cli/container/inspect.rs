@@ -91,7 +91,7 @@ fn object(container: &Container<'_>, found: Use) -> Result<Value, Failure> {
         "GraphDriver": {
             "Name": "overlay",
             "Data": {
-                "LowerDir": text(&directories.lower)?,
+                "LowerDir": text(&directories.lowers.first().cloned().unwrap_or_default())?,
                 "UpperDir": text(&upper)?,
                 "WorkDir": text(&work)?,
                 "MergedDir": text(&directories.merged)?,

@@ -182,7 +182,7 @@ impl<'a> Container<'a> {
     pub fn directories(&self) -> Directories {
         let lower = self.store.overlay_path().join(self.lower.hex());
         Directories {
-            lower: lower.join("root"),
+            lowers: vec![lower.join("root")],
             upper: Some((self.path.join("upper"), self.path.join("work"))),
             merged: self.path.join("merged"),
         }

@@ -32,7 +32,7 @@ impl<'a> Scratch<'a> {
         tmp.make_dir("merged", 0o700)?;
         let path = tmp.path();
         let directories = Directories {
-            lower: layer.root_path(),
+            lowers: vec![layer.root_path()],
             upper: Some((path.join("upper"), path.join("work"))),
             merged: path.join("merged"),
         };

@@ -98,10 +98,13 @@ pub struct Refused {
     pub message: String,
 }
 
-/// A directory with `l`, `u`, `w` and `m` in it. All of it, mounts included, goes when the value does.
+/// A directory with `l`, `u`, `w` and `m` in it, and `l2`, `l3` and so on for further lowers. All of it, mounts
+/// included, goes when the value does.
 pub struct Layers {
     base: PathBuf,
     pub lower: PathBuf,
+    /// Further lowers, each below the former.
+    pub below: Vec<PathBuf>,
     pub upper: PathBuf,
     pub work: PathBuf,
     pub merged: PathBuf,
@@ -131,10 +134,37 @@ impl Layers {
         Layers {
             base,
             lower,
+            below: Vec::new(),
             upper,
             work,
             merged,
         }
+    }
+
+    /// A further lower, below those that there are.
+    #[must_use]
+    pub fn with_below(mut self, nodes: &[Node]) -> Self {
+        let path = self.base.join(format!("l{}", self.below.len() + 2));
+        sys::mkdir(&path, 0o755).expect("mkdir");
+        plant::plant(&path, nodes);
+        self.below.push(path);
+        self
+    }
+
+    /// All lowers, the topmost first.
+    pub fn lowers(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.lower).chain(&self.below)
+    }
+
+    /// `lowerdir=` and the lowers.
+    pub fn lowerdir(&self) -> OsString {
+        let mut data = OsString::from("lowerdir=");
+        data.push(&self.lower);
+        for below in &self.below {
+            data.push(":");
+            data.push(below);
+        }
+        data
     }
 
     #[must_use]
@@ -155,8 +185,7 @@ impl Layers {
 
     /// `lowerdir=..,upperdir=..,workdir=..` and the words.
     pub fn options(&self, words: &[&str]) -> OsString {
-        let mut data = OsString::from("lowerdir=");
-        data.push(&self.lower);
+        let mut data = self.lowerdir();
         data.push(",upperdir=");
         data.push(&self.upper);
         data.push(",workdir=");

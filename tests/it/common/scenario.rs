@@ -55,6 +55,11 @@ impl Env {
         self.layers.lower.join(path)
     }
 
+    /// A path in a further lower; the first below the topmost is 2.
+    pub fn below(&self, number: usize, path: impl AsRef<Path>) -> PathBuf {
+        self.layers.below[number - 2].join(path)
+    }
+
     /// A path in the upper.
     pub fn u(&self, path: impl AsRef<Path>) -> PathBuf {
         self.layers.upper.join(path)
@@ -186,6 +191,7 @@ impl Env {
 pub struct Scenario {
     name: String,
     lower: Vec<Node>,
+    below: Vec<Vec<Node>>,
     upper: Vec<Node>,
     words: Vec<String>,
     ours: Vec<String>,
@@ -207,6 +213,7 @@ impl Scenario {
         Scenario {
             name: name.into(),
             lower: Vec::new(),
+            below: Vec::new(),
             upper: Vec::new(),
             words: Vec::new(),
             ours: Vec::new(),
@@ -222,6 +229,13 @@ impl Scenario {
     #[must_use]
     pub fn lower(mut self, nodes: &[Node]) -> Self {
         self.lower = nodes.to_vec();
+        self
+    }
+
+    /// A further lower, below those that there are.
+    #[must_use]
+    pub fn below(mut self, nodes: &[Node]) -> Self {
+        self.below.push(nodes.to_vec());
         self
     }
 
@@ -311,9 +325,10 @@ impl Scenario {
         }
         for outcome in &done {
             let (layers, name) = (&outcome.layers, outcome.fs.name());
-            let lower = fingerprint(&layers.lower);
-            for line in outcome.lower.differences(&lower, "planted", "afterwards") {
-                failures.push(format!("{name}: K142, the lower was changed: {line}"));
+            for (planted, lower) in outcome.lowers.iter().zip(layers.lowers()) {
+                for line in planted.differences(&fingerprint(lower), "planted", "afterwards") {
+                    failures.push(format!("{name}: K142, a lower was changed: {line}"));
+                }
             }
         }
         assert!(
@@ -325,11 +340,14 @@ impl Scenario {
     }
 
     fn side(&self, fs: Fs, steps: &impl Fn(&Env), failures: &mut Vec<String>) -> Outcome {
-        let layers = Layers::new().with_lower(&self.lower).with_upper(&self.upper);
+        let mut layers = Layers::new().with_lower(&self.lower).with_upper(&self.upper);
+        for below in &self.below {
+            layers = layers.with_below(below);
+        }
         if let Some(prepare) = self.prepare {
             prepare(&layers);
         }
-        let lower = fingerprint(&layers.lower);
+        let lowers = layers.lowers().map(|lower| fingerprint(lower)).collect();
         self.warm_up(fs, &layers);
         let mounted = layers.mount(fs, &self.word_list(fs));
         let env = Env {
@@ -369,7 +387,7 @@ impl Scenario {
             fs,
             layers,
             log: log.into_inner().unwrap(),
-            lower,
+            lowers,
             merged,
             upper,
         }
@@ -467,7 +485,7 @@ struct Outcome {
     fs: Fs,
     layers: Layers,
     log: Vec<(String, String)>,
-    lower: Tree,
+    lowers: Vec<Tree>,
     merged: Tree,
     upper: Tree,
 }

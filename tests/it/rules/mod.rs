@@ -10,6 +10,7 @@ mod file_io;
 mod hostile;
 mod io_modes;
 mod lookup;
+mod lowers;
 mod mounting;
 mod open_files;
 mod options;
