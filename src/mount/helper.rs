@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::MountError;
-use crate::sys::fusedev::{Atime, Attributes, receive_descriptor};
+use crate::sys::fusedev::{Atime, Attributes, Labels, receive_descriptor};
 
 const NAME: &str = "fusermount3";
 
@@ -32,6 +32,7 @@ pub fn mount(
     merged: &Path,
     source: &OsStr,
     attributes: Attributes,
+    labels: &Labels,
     allow_other: bool,
 ) -> Result<OwnedFd, MountError> {
     let failed = |said: String| MountError::Helper {
@@ -42,7 +43,7 @@ pub fn mount(
     // The socket is the helper's standard input, so that its number is known and nothing else leaks.
     let mut child = Command::new(helper)
         .arg("-o")
-        .arg(words(source, attributes, allow_other))
+        .arg(words(source, attributes, labels, allow_other))
         .arg("--")
         .arg(merged)
         .env("_FUSE_COMMFD", "0")
@@ -92,7 +93,7 @@ pub fn unmount(helper: &Path, merged: &Path, lazy: bool) -> Result<(), String> {
     }
 }
 
-fn words(source: &OsStr, attributes: Attributes, allow_other: bool) -> OsString {
+fn words(source: &OsStr, attributes: Attributes, labels: &Labels, allow_other: bool) -> OsString {
     let mut words = b"default_permissions,subtype=plyfs,fsname=".to_vec();
     for &byte in source.as_bytes() {
         if matches!(byte, b'\\' | b',') {
@@ -113,6 +114,12 @@ fn words(source: &OsStr, attributes: Attributes, allow_other: bool) -> OsString 
     add(attributes.sync, "sync");
     add(attributes.dirsync, "dirsync");
     add(allow_other, "allow_other");
+    for (word, label) in labels.effective() {
+        // The quotes keep a label's commas together.
+        words.extend_from_slice(format!(",{word}=\"").as_bytes());
+        words.extend_from_slice(label.as_bytes());
+        words.push(b'"');
+    }
     OsString::from_vec(words)
 }
 
@@ -147,7 +154,7 @@ mod tests {
             read_only: true,
             ..Attributes::default()
         };
-        let words = words(OsStr::new(r"/a,b\c"), attributes, true);
+        let words = words(OsStr::new(r"/a,b\c"), attributes, &Labels::default(), true);
         assert_eq!(
             words,
             r"default_permissions,subtype=plyfs,fsname=/a\,b\\c,ro,allow_other"

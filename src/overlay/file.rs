@@ -78,6 +78,7 @@ impl Overlay {
                     Ok((Arc::new(file), spot.layer != Layer::Upper, stat))
                 })?,
             };
+            let stat = self.told_open(&node, on_lower, &*file, stat)?;
             let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, &stat);
             open.id = id;
             open.runs = flags & TO_RUN != 0;

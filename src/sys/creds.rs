@@ -68,10 +68,7 @@ pub fn act_as(ids: Ids, umask: u32) -> Result<Ids> {
             // A umask and a working directory of its own, so that threads do not disturb each other.
             // SAFETY: CLONE_FS changes no memory or descriptors.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS)? };
-            Ids {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            }
+            own()
         }
     };
     let mut now = current;
@@ -88,14 +85,30 @@ pub fn act_as(ids: Ids, umask: u32) -> Result<Ids> {
     Ok(now)
 }
 
+/// The ids that stand for those without a place in a user namespace: what an administrator chose, else 65534.
+pub fn overflow_ids() -> Ids {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse().ok()
+    };
+    Ids {
+        uid: read("overflowuid").unwrap_or(65_534),
+        gid: read("overflowgid").unwrap_or(65_534),
+    }
+}
+
 /// Makes this thread create objects as the server itself, with no umask.
 ///
 /// # Errors
 /// As [`act_as`].
 pub fn act_as_server() -> Result<()> {
-    let ids = Ids {
+    act_as(own(), 0).map(|_| ())
+}
+
+/// The server's own ids.
+pub fn own() -> Ids {
+    Ids {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
-    };
-    act_as(ids, 0).map(|_| ())
+    }
 }
