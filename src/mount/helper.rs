@@ -23,7 +23,7 @@ pub fn find() -> Option<PathBuf> {
         .find(|program| program.is_absolute() && program.is_file())
 }
 
-/// Mounts and hands back the connection to the kernel.
+/// Mounts and hands back the connection to the kernel. Labels that are refused are left out.
 ///
 /// # Errors
 /// What the helper says.
@@ -35,6 +35,27 @@ pub fn mount(
     labels: &Labels,
     allow_other: bool,
 ) -> Result<OwnedFd, MountError> {
+    let plain = words(source, attributes, allow_other);
+    let labels = labels.effective();
+    if labels.is_empty() {
+        return mount_with(helper, merged, &plain);
+    }
+    let mut labelled = plain.clone();
+    for (word, label) in labels {
+        // The quotes keep a label's commas together.
+        for part in [",", word, "=\""] {
+            labelled.push(part);
+        }
+        labelled.push(label);
+        labelled.push("\"");
+    }
+    mount_with(helper, merged, &labelled).or_else(|error| {
+        log::info!("labels of the mount are left out, it may be for their sake that it is refused: {error}");
+        mount_with(helper, merged, &plain)
+    })
+}
+
+fn mount_with(helper: &Path, merged: &Path, words: &OsStr) -> Result<OwnedFd, MountError> {
     let failed = |said: String| MountError::Helper {
         path: merged.to_owned(),
         said,
@@ -43,7 +64,7 @@ pub fn mount(
     // The socket is the helper's standard input, so that its number is known and nothing else leaks.
     let mut child = Command::new(helper)
         .arg("-o")
-        .arg(words(source, attributes, labels, allow_other))
+        .arg(words)
         .arg("--")
         .arg(merged)
         .env("_FUSE_COMMFD", "0")
@@ -93,7 +114,7 @@ pub fn unmount(helper: &Path, merged: &Path, lazy: bool) -> Result<(), String> {
     }
 }
 
-fn words(source: &OsStr, attributes: Attributes, labels: &Labels, allow_other: bool) -> OsString {
+fn words(source: &OsStr, attributes: Attributes, allow_other: bool) -> OsString {
     let mut words = b"default_permissions,subtype=plyfs,fsname=".to_vec();
     for &byte in source.as_bytes() {
         if matches!(byte, b'\\' | b',') {
@@ -114,12 +135,6 @@ fn words(source: &OsStr, attributes: Attributes, labels: &Labels, allow_other: b
     add(attributes.sync, "sync");
     add(attributes.dirsync, "dirsync");
     add(allow_other, "allow_other");
-    for (word, label) in labels.effective() {
-        // The quotes keep a label's commas together.
-        words.extend_from_slice(format!(",{word}=\"").as_bytes());
-        words.extend_from_slice(label.as_bytes());
-        words.push(b'"');
-    }
     OsString::from_vec(words)
 }
 
@@ -154,7 +169,7 @@ mod tests {
             read_only: true,
             ..Attributes::default()
         };
-        let words = words(OsStr::new(r"/a,b\c"), attributes, &Labels::default(), true);
+        let words = words(OsStr::new(r"/a,b\c"), attributes, true);
         assert_eq!(
             words,
             r"default_permissions,subtype=plyfs,fsname=/a\,b\\c,ro,allow_other"

@@ -60,8 +60,9 @@ impl Overlay {
         }
         if truncate {
             let fd = self.open_upper(&node, libc::O_WRONLY)?;
-            io::truncate(&fd, 0)?;
+            // Before the file system does it by itself, for a server without privilege, and the kernel is not told.
             self.drop_suid(&node, &fd, pid)?;
+            io::truncate(&fd, 0)?;
         }
         let mut tries = 8;
         let mut ready = ready.filter(|(_, lower)| !writes && *lower == node.upper().is_none());

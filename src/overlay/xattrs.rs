@@ -111,7 +111,7 @@ impl Overlay {
             return false;
         }
         let caller = Process::read(pid);
-        !caller.in_group(self.group_of_callers(stat.gid)) && !caller.keeps_suid()
+        !caller.in_group(self.group_of_callers(stat.gid)) && !caller.gives_setgid()
     }
 
     /// Removes an attribute.

@@ -124,14 +124,37 @@ pub fn may_mount() -> Result<()> {
 
 /// Makes a FUSE mount that is not yet part of any tree. It goes away with its descriptor unless attached.
 ///
+/// Labels that the kernel refuses are left out: SELinux gives none to a FUSE mount of a user namespace, and container
+/// engines ask for one all the same.
+///
 /// # Errors
-/// EPERM without the right to mount; EINVAL when `fuse` was opened in another user namespace, or for a label that is
-/// none.
+/// EPERM without the right to mount; EINVAL when `fuse` was opened in another user namespace.
 pub fn create_mount(
     fuse: BorrowedFd<'_>,
     source: &OsStr,
     attributes: Attributes,
     labels: &Labels,
+) -> Result<OwnedFd> {
+    let labels = labels.effective();
+    if labels.is_empty() {
+        return create_with(fuse, source, attributes, &[]);
+    }
+    // A connection is spent by a mount that is refused, so the labels are tried on another one.
+    let tried = open_device().and_then(|trial| create_with(trial.as_fd(), source, attributes, labels));
+    match tried {
+        Ok(_) => create_with(fuse, source, attributes, labels),
+        Err(errno) => {
+            log::info!("labels of the mount are left out, which the kernel refuses: {errno}");
+            create_with(fuse, source, attributes, &[])
+        }
+    }
+}
+
+fn create_with(
+    fuse: BorrowedFd<'_>,
+    source: &OsStr,
+    attributes: Attributes,
+    labels: &[(&'static str, OsString)],
 ) -> Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
@@ -161,7 +184,7 @@ pub fn create_mount(
             fsconfig_set_flag(context, flag)?;
         }
     }
-    for (word, label) in labels.effective() {
+    for (word, label) in labels {
         fsconfig_set_string(context, *word, label.as_os_str())?;
     }
     fsconfig_create(context)?;
