@@ -9,7 +9,7 @@ use crate::format::Namespace;
 use crate::mount::layer::StoredLayer;
 use crate::mount::registry::Live;
 use crate::mount::{Entry, JsonPath, MountError, control};
-use crate::overlay::{FsyncMode, LayerConfig, Overlay, SetupError, UpperDirs, XattrNamespace};
+use crate::overlay::{FsyncMode, LayerConfig, Overlay, OwnershipMode, SetupError, UpperDirs, XattrNamespace};
 use crate::sys::{Errno, fusedev, stat, xattr};
 
 /// Why something cannot be explained.
@@ -148,6 +148,7 @@ impl Layers {
             upper,
             xattr: XattrNamespace::Auto,
             fsync: FsyncMode::Auto,
+            ownership: OwnershipMode::Real,
         };
         let marks = marks.unwrap_or(Namespace::Trusted);
         let overlay = Overlay::for_looking(config, marks).map_err(|source| ExplainError::Layers {

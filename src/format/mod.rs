@@ -10,7 +10,9 @@
 pub mod links;
 pub mod marks;
 pub mod origin;
+pub mod statement;
 
 pub use links::{Links, TreeId};
 pub use marks::{Marks, Namespace};
 pub use origin::{Origin, OriginReader};
+pub use statement::Statement;

@@ -2,30 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 
 use super::wire;
-use crate::overlay::{Caller, trace};
+use crate::overlay::trace;
 use crate::sys::Errno;
 use crate::sys::at::SetTime;
-use crate::sys::creds::Ids;
 use crate::sys::stat::{Stat, Time};
 
 /// The error as it is answered; those who listen are told.
 pub(super) fn errno(errno: Errno) -> fuser::Errno {
     trace::failed(errno);
     fuser::Errno::from_i32(errno.raw_os_error())
-}
-
-pub(super) fn caller(req: &Request, umask: u32) -> Caller {
-    Caller {
-        ids: Ids {
-            uid: req.uid(),
-            gid: req.gid(),
-        },
-        umask,
-        pid: req.pid(),
-    }
 }
 
 /// fuser turns seconds and nanoseconds before 1970 into a wrong instant, but in a way that can be undone.

@@ -19,12 +19,13 @@ use parking_lot::Mutex;
 
 use super::ServeOptions;
 use super::awake::Awake;
-use super::convert::{caller, errno, file_type, set_time};
+use super::border::Border;
+use super::convert::{errno, file_type, set_time};
 use super::io_mode::{Modes, Passthrough};
 use super::shared::{Shared, reply_empty, reply_xattr};
 use super::wire::{self, Answer, EntryOut};
 use crate::overlay::trace;
-use crate::overlay::{Changes, NewObject, Overlay, Ownership, RenameFlag};
+use crate::overlay::{Changes, NewObject, Overlay, RenameFlag};
 use crate::sys::{Errno, io as sysio};
 
 /// What the kernel is asked for; each only where it is offered.
@@ -37,7 +38,6 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_POSIX_ACL,
 ];
 
 /// The greatest write in one request, bytes.
@@ -61,6 +61,7 @@ impl Handler {
             overlay,
             device,
             modes: Modes::new(backing),
+            border: Border::new(options.ids.clone(), options.static_nlink, options.no_acl),
             ttl: options.timeout,
             writeback: AtomicBool::new(false),
             opens_dirs: AtomicBool::new(false),
@@ -79,6 +80,9 @@ impl Handler {
         } else {
             None
         };
+        if let Some(groups) = shared.border.groups() {
+            shared.overlay.on_group(groups);
+        }
         Self {
             shared,
             awake,
@@ -139,6 +143,12 @@ impl Filesystem for Handler {
             if let Err(missing) = config.add_capabilities(*flag) {
                 log::debug!("this kernel does not offer {missing:?}");
             }
+        }
+        // With it the kernel asks for ACLs, and checks access by them.
+        if !self.shared.border.has_no_acls()
+            && let Err(missing) = config.add_capabilities(InitFlags::FUSE_POSIX_ACL)
+        {
+            log::debug!("this kernel does not offer {missing:?}");
         }
         if let Err(nearest) = config.set_max_write(MAX_WRITE) {
             log::debug!("the greatest write is {nearest} bytes");
@@ -220,9 +230,13 @@ impl Filesystem for Handler {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let ownership = match self.shared.border.ownership(uid, gid) {
+            Ok(ownership) => ownership,
+            Err(error) => return reply.error(errno(error)),
+        };
         let changes = Changes {
             mode,
-            ownership: Ownership { uid, gid },
+            ownership,
             size,
             atime: set_time(atime),
             mtime: set_time(mtime),
@@ -262,9 +276,13 @@ impl Filesystem for Handler {
     ) {
         let shared = self.begin();
         let what = NewObject::Special(mode & libc::S_IFMT, wire::unpack_device(rdev));
-        let made = shared
-            .overlay
-            .make(parent.0, name.as_bytes(), what, mode, caller(req, umask));
+        let made = shared.overlay.make(
+            parent.0,
+            name.as_bytes(),
+            what,
+            mode,
+            shared.border.caller(req, umask),
+        );
         shared.reply_entry(req, reply, made.map(|made| (made.node, made.stat)));
     }
 
@@ -275,7 +293,7 @@ impl Filesystem for Handler {
             name.as_bytes(),
             NewObject::Dir,
             mode,
-            caller(req, umask),
+            shared.border.caller(req, umask),
         );
         shared.reply_entry(req, reply, made.map(|made| (made.node, made.stat)));
     }
@@ -291,9 +309,13 @@ impl Filesystem for Handler {
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let shared = self.begin();
         let what = NewObject::Symlink(target.as_os_str().as_bytes());
-        let made = shared
-            .overlay
-            .make(parent.0, name.as_bytes(), what, 0o777, caller(req, 0));
+        let made = shared.overlay.make(
+            parent.0,
+            name.as_bytes(),
+            what,
+            0o777,
+            shared.border.caller(req, 0),
+        );
         shared.reply_entry(req, reply, made.map(|made| (made.node, made.stat)));
     }
 
@@ -465,10 +487,13 @@ impl Filesystem for Handler {
                 name_ttl: Duration::ZERO,
                 attr_ttl: Duration::ZERO,
             };
+            let mut shown;
             let out = match &entry.known {
                 Some((node, stat)) => {
                     counted.push(node.id);
-                    shared.entry_out(node.id, stat)
+                    shown = *stat;
+                    shared.border.show(&mut shown);
+                    shared.entry_out(node.id, &shown)
                 }
                 None => none,
             };
@@ -518,27 +543,44 @@ impl Filesystem for Handler {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (name, value, pid) = (name.as_bytes().to_vec(), value.to_vec(), req.pid());
+        let name = name.as_bytes();
+        let border = &self.shared.border;
+        let value = match border
+            .admit(name)
+            .and_then(|()| border.value_to_layers(name, value))
+        {
+            Ok(value) => value.into_owned(),
+            Err(error) => return reply.error(errno(error)),
+        };
+        let (name, pid) = (name.to_vec(), req.pid());
         self.run(self.shared.is_large(ino.0), move |shared| {
             reply_empty(reply, shared.overlay.setxattr(ino.0, &name, &value, flags, pid));
         });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.begin().overlay.getxattr(ino.0, name.as_bytes()));
+        let (shared, name) = (self.begin(), name.as_bytes());
+        let value = shared
+            .border
+            .admit(name)
+            .and_then(|()| shared.overlay.getxattr(ino.0, name))
+            .map(|value| shared.border.value_to_view(name, value));
+        reply_xattr(reply, size, value);
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.begin().overlay.listxattr(ino.0, req.pid()));
+        let shared = self.begin();
+        let list = shared.overlay.listxattr(ino.0, req.pid());
+        reply_xattr(reply, size, list.map(|list| shared.border.names(list)));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(
-            reply,
-            self.begin()
-                .overlay
-                .removexattr(ino.0, name.as_bytes(), req.pid()),
-        );
+        let (shared, name) = (self.begin(), name.as_bytes());
+        let removed = shared
+            .border
+            .admit(name)
+            .and_then(|()| shared.overlay.removexattr(ino.0, name, req.pid()));
+        reply_empty(reply, removed);
     }
 
     fn create(
@@ -552,7 +594,7 @@ impl Filesystem for Handler {
         reply: ReplyCreate,
     ) {
         let shared = self.begin();
-        let caller = caller(req, umask);
+        let caller = shared.border.caller(req, umask);
         let flags = shared.real_flags(flags);
         let created = shared
             .overlay
@@ -566,7 +608,8 @@ impl Filesystem for Handler {
             added.map(|added| (id, stat, added))
         });
         match created {
-            Ok((id, stat, (handle, flags, backing))) => {
+            Ok((id, mut stat, (handle, flags, backing))) => {
+                shared.border.show(&mut stat);
                 let mut answer = Answer::new(req.unique().0);
                 answer.entry(&EntryOut {
                     node: id,

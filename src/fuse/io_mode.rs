@@ -81,6 +81,8 @@ pub struct Modes {
     /// Files may be passed through, and so may those of the lower.
     allowed: AtomicBool,
     lower_too: AtomicBool,
+    /// File systems do not know the setuid bits of their files, and cannot drop them.
+    suid_is_stated: AtomicBool,
     nodes: Mutex<Ids>,
 }
 
@@ -98,6 +100,7 @@ impl Modes {
             device: Arc::new(device),
             allowed: AtomicBool::new(false),
             lower_too: AtomicBool::new(false),
+            suid_is_stated: AtomicBool::new(false),
             nodes: Mutex::new(Ids {
                 open: HashMap::new(),
                 kept: Kept::new(Kept::limit()),
@@ -116,6 +119,8 @@ impl Modes {
         if lower && !safe {
             log::info!("no passthrough of the lower: it is not reached over a read-only mount");
         }
+        self.suid_is_stated
+            .store(overlay.states_modes(), Ordering::Relaxed);
         self.lower_too.store(safe, Ordering::Relaxed);
         self.allowed.store(wanted != Passthrough::Off, Ordering::Relaxed);
     }
@@ -171,7 +176,8 @@ impl Modes {
         }
         // Two ids of one file do not go together with pages cached by one of them.
         let never_cached = former || other_writes;
-        let keeps_suid = uid == 0 && !never_cached;
+        let stated = self.suid_is_stated.load(Ordering::Relaxed);
+        let keeps_suid = uid == 0 && !never_cached || stated;
         let kept = nodes.kept.take(open.id);
         match self.register(open, keeps_suid, never_cached, kept) {
             Some(to) => {

@@ -3,12 +3,15 @@
 //! `handler.rs` has one short method for each request, `shared.rs` gives the answers, and `wire.rs` lays out
 //! those that fuser cannot express. `io_mode.rs` says who reads and writes a file, and `awake.rs` keeps the time that
 //! passes between a request and its answer short. `traced.rs` stands before the handler and tells listeners of each
-//! request.
+//! request. `border.rs` shows other owners than the layers have, where that was asked for (`ids.rs`, `id_values.rs`).
 
 mod awake;
+mod border;
 mod convert;
 mod fill;
 mod handler;
+mod id_values;
+pub mod ids;
 mod io_mode;
 mod kept;
 mod shared;
@@ -25,6 +28,7 @@ use fuser::{Config, INodeNo, Session, SessionACL};
 
 use crate::overlay::{Outdated, Overlay};
 use handler::Handler;
+pub use ids::{IdMap, IdMapError};
 pub use io_mode::Passthrough;
 use traced::Traced;
 
@@ -57,6 +61,12 @@ pub struct ServeOptions {
     pub threads: usize,
     /// Keep idle processors near while requests flow, where that is allowed (option `latency=low`).
     pub low_latency: bool,
+    /// Which owner of the layers shows as which.
+    pub ids: IdMap,
+    /// Directories show one link, however many directories are in them (option `static_nlink`).
+    pub static_nlink: bool,
+    /// There are no POSIX ACLs in the view (option `noacl`).
+    pub no_acl: bool,
 }
 
 /// A mounted session, ready to answer.

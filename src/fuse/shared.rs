@@ -9,6 +9,7 @@ use std::time::Duration;
 use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request};
 use parking_lot::Mutex;
 
+use super::border::Border;
 use super::convert::{errno, file_attr};
 use super::fill::fill;
 use super::io_mode::{Answered, Modes};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) overlay: Arc<Overlay>,
     pub(super) device: OwnedFd,
     pub(super) modes: Modes,
+    pub(super) border: Border,
     pub(super) ttl: Duration,
     /// The kernel gathers what is written.
     pub(super) writeback: AtomicBool,
@@ -49,6 +51,7 @@ impl Shared {
             .ok_or(Errno::BADF)
     }
 
+    /// The node with the attributes that the view shows.
     pub(super) fn entry_out<'a>(&self, node: NodeId, stat: &'a Stat) -> EntryOut<'a> {
         let node = self.overlay.known_as(node);
         EntryOut {
@@ -79,7 +82,8 @@ impl Shared {
 
     pub(super) fn reply_entry(&self, req: &Request, reply: ReplyEntry, result: Result<(Arc<Node>, Stat)>) {
         match result {
-            Ok((node, stat)) => {
+            Ok((node, mut stat)) => {
+                self.border.show(&mut stat);
                 let mut answer = Answer::new(req.unique().0);
                 answer.entry(&self.entry_out(node.id, &stat));
                 self.deliver(answer, &[node.id]);
@@ -93,7 +97,10 @@ impl Shared {
     /// The attributes of the node that the kernel asked for by `id`.
     pub(super) fn reply_attr(&self, reply: ReplyAttr, id: NodeId, result: Result<Stat>) {
         match result {
-            Ok(stat) => reply.attr(&self.attr_ttl(id), &file_attr(&stat)),
+            Ok(mut stat) => {
+                self.border.show(&mut stat);
+                reply.attr(&self.attr_ttl(id), &file_attr(&stat));
+            }
             Err(error) => reply.error(errno(error)),
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::MountError;
-use crate::sys::fusedev::{Atime, Attributes, receive_descriptor};
+use crate::sys::fusedev::{Atime, Attributes, Labels, receive_descriptor};
 
 const NAME: &str = "fusermount3";
 
@@ -23,7 +23,7 @@ pub fn find() -> Option<PathBuf> {
         .find(|program| program.is_absolute() && program.is_file())
 }
 
-/// Mounts and hands back the connection to the kernel.
+/// Mounts and hands back the connection to the kernel. Labels that are refused are left out.
 ///
 /// # Errors
 /// What the helper says.
@@ -32,8 +32,30 @@ pub fn mount(
     merged: &Path,
     source: &OsStr,
     attributes: Attributes,
+    labels: &Labels,
     allow_other: bool,
 ) -> Result<OwnedFd, MountError> {
+    let plain = words(source, attributes, allow_other);
+    let labels = labels.effective();
+    if labels.is_empty() {
+        return mount_with(helper, merged, &plain);
+    }
+    let mut labelled = plain.clone();
+    for (word, label) in labels {
+        // The quotes keep a label's commas together.
+        for part in [",", word, "=\""] {
+            labelled.push(part);
+        }
+        labelled.push(label);
+        labelled.push("\"");
+    }
+    mount_with(helper, merged, &labelled).or_else(|error| {
+        log::info!("labels of the mount are left out, it may be for their sake that it is refused: {error}");
+        mount_with(helper, merged, &plain)
+    })
+}
+
+fn mount_with(helper: &Path, merged: &Path, words: &OsStr) -> Result<OwnedFd, MountError> {
     let failed = |said: String| MountError::Helper {
         path: merged.to_owned(),
         said,
@@ -42,7 +64,7 @@ pub fn mount(
     // The socket is the helper's standard input, so that its number is known and nothing else leaks.
     let mut child = Command::new(helper)
         .arg("-o")
-        .arg(words(source, attributes, allow_other))
+        .arg(words)
         .arg("--")
         .arg(merged)
         .env("_FUSE_COMMFD", "0")

@@ -60,6 +60,7 @@ pub mod listen;
 pub mod mountinfo;
 pub mod options;
 pub mod place;
+pub mod presentation;
 pub mod private;
 mod readahead;
 pub mod registry;
@@ -72,6 +73,7 @@ pub mod who;
 
 pub use error::{MountError, Role};
 pub use options::{OptionError, Options};
+pub use presentation::Presentation;
 pub use registry::{Entry, JsonPath};
 pub use server::{Outcome, Request, mount};
 pub use setup::Directories;

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
+use super::presentation::Presentation;
 use crate::fuse::Passthrough;
 use crate::overlay::{FsyncMode, MOST_LOWERS, XattrNamespace};
 use crate::sys::fusedev::{Atime, Attributes};
@@ -47,6 +48,8 @@ pub struct Options {
     pub fsname: Option<OsString>,
     /// `debug`
     pub debug: bool,
+    /// What only container engines ask for; no word of the kernel's form sets it.
+    pub presentation: Presentation,
     /// `remount`: not a new view, only other attributes of the one that is there.
     pub remount: bool,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             writeback: false,
             fsname: None,
             debug: false,
+            presentation: Presentation::default(),
             remount: false,
         }
     }

@@ -25,7 +25,7 @@ use super::{control, helper, readahead, registry, setup};
 use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
-use crate::sys::{Errno, fusedev};
+use crate::sys::{Errno, creds, fusedev};
 
 /// Threads that answer requests: one keeps the other from waiting for the disk.
 const THREADS: usize = 2;
@@ -244,6 +244,9 @@ fn serve(
         layers.into_iter().map(|layer| (layer.lock, layer.names)).unzip();
     let names = names.into_iter().next().flatten();
     let overlay = open_overlay(request, lowers, names, upper, &paths)?;
+    let presentation = &request.options.presentation;
+    let mut ids = presentation.ids.clone();
+    ids.set_overflow(creds::overflow_ids());
     let options = ServeOptions {
         timeout: request.options.timeout,
         passthrough: request.options.passthrough,
@@ -251,6 +254,9 @@ fn serve(
         allow_root: request.options.allow_root,
         threads: THREADS,
         low_latency: request.options.low_latency,
+        ids,
+        static_nlink: presentation.static_nlink,
+        no_acl: presentation.has_no_acls(),
     };
     let start = |fuse| {
         Server::start(fuse, Arc::clone(&overlay), &options).map_err(MountError::io(
@@ -263,13 +269,25 @@ fn serve(
     let (server, take_down) = if let Some(helper) = helper {
         // The helper mounts in sight of everyone, so the handshake comes second.
         let wide = request.options.allow_other || request.options.allow_root;
-        let fuse = helper::mount(&helper, &paths.merged, source, request.options.attributes, wide)?;
+        let fuse = helper::mount(
+            &helper,
+            &paths.merged,
+            source,
+            request.options.attributes,
+            &presentation.labels,
+            wide,
+        )?;
         let take_down = TakeDown::of_topmost(&paths.merged, Some(helper));
         let server = start(fuse).inspect_err(|_| take_down.after_failure())?;
         (server, take_down)
     } else {
-        let mount = fusedev::create_mount(fuse.as_fd(), source, request.options.attributes)
-            .map_err(MountError::io("cannot make a mount for", &paths.merged))?;
+        let mount = fusedev::create_mount(
+            fuse.as_fd(),
+            source,
+            request.options.attributes,
+            &presentation.labels,
+        )
+        .map_err(MountError::io("cannot make a mount for", &paths.merged))?;
         let server = start(fuse)?;
         let mount_id =
             mount_id(mount.as_fd()).map_err(MountError::io("cannot read", Path::new("/proc/self/fdinfo")))?;
@@ -360,6 +378,7 @@ fn open_overlay(
         upper: upper.map(|(upper, work)| UpperDirs { upper, work }),
         xattr: request.options.xattr,
         fsync: request.options.fsync,
+        ownership: request.options.presentation.ownership(),
     };
     Overlay::open(config)
         .map(Arc::new)

@@ -204,6 +204,7 @@ impl Overlay {
             None => self.at_spot(node, |spot| {
                 let stat = spot.place.stat()?;
                 spot.check(&stat)?;
+                let stat = self.told(spot.layer, spot.place.target(), stat)?;
                 Ok(match spot.layer {
                     Layer::Lower(_) => self.lowers.within(stat),
                     Layer::Upper => stat,
@@ -289,27 +290,27 @@ impl Overlay {
             && (changes.atime, changes.mtime) == (SetTime::Keep, SetTime::Keep)
             && !node.capability_removed.swap(false, Ordering::Relaxed);
         if uid.is_some() || gid.is_some() || nothing {
-            at::chown_fd(&fd, uid, gid)?;
+            self.set_owner(&fd, uid, gid)?;
         }
         if let Some(mode) = changes.mode {
-            at::chmod_fd(&fd, mode)?;
+            self.set_mode(&fd, mode)?;
         }
         if (changes.atime, changes.mtime) != (SetTime::Keep, SetTime::Keep) {
             at::set_times_fd(&fd, changes.atime, changes.mtime)?;
         }
-        Ok(self.shown(node, stat::stat_fd(&fd)?))
+        Ok(self.shown(node, self.upper_stat(&fd)?))
     }
 
     /// Drops setuid and setgid for a change of the data, unless the caller may keep them (K103).
     pub(super) fn drop_suid(&self, node: &Node, fd: impl AsFd, pid: u32) -> Result<()> {
-        let stat = stat::stat_fd(&fd)?;
+        let stat = self.upper_stat(&fd)?;
         if stat.mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
             return Ok(());
         }
         let caller = Process::read(pid);
-        match without_suid(stat.mode, || caller.in_group(stat.gid)) {
+        match without_suid(stat.mode, || caller.in_group(self.group_of_callers(stat.gid))) {
             Some(mode) if !caller.keeps_suid() => {
-                at::chmod_fd(&fd, mode)?;
+                self.set_mode(&fd, mode)?;
                 self.attributes_changed(node);
                 Ok(())
             }

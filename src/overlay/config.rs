@@ -35,6 +35,28 @@ pub enum FsyncMode {
     Volatile,
 }
 
+/// Which attribute holds a stated owner and mode ([`OwnershipMode::Stated`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatedIn {
+    /// `security.fuseoverlayfs.override_stat`, for a privileged server (`xattr_permissions=1`).
+    Security,
+    /// `user.containers.override_stat` (`xattr_permissions=2`).
+    User,
+}
+
+/// Where the upper has the owners and modes of its objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OwnershipMode {
+    /// Objects are really owned by whom they show.
+    #[default]
+    Real,
+    /// As before where that is possible; an owner that cannot be given is done without, since another one shows anyway.
+    Indifferent,
+    /// An attribute states them; all objects really belong to the server, which need not be able to give any away.
+    /// Symlinks and special files have no such attribute: of those as much is real as can be.
+    Stated(StatedIn),
+}
+
 /// The layers and rules of one merged view.
 #[derive(Debug)]
 pub struct LayerConfig {
@@ -48,6 +70,8 @@ pub struct LayerConfig {
     pub xattr: XattrNamespace,
     /// Durability.
     pub fsync: FsyncMode,
+    /// Owners and modes.
+    pub ownership: OwnershipMode,
 }
 
 /// Why a merged view cannot be set up. The caller adds the paths.

@@ -115,6 +115,7 @@ impl Overlay {
                 if self.lowers.number(layer, stat.ino) != key {
                     return Err(Errno::STALE);
                 }
+                let stat = self.told(Layer::Lower(layer), Target::At(from.as_fd(), &link.name), stat)?;
                 (self.lowers.within(stat), key, false)
             }
             Some(Lower::Covered(_, stat)) => (*stat, number, true),
@@ -197,7 +198,7 @@ impl Overlay {
     fn copy_up_removed(&self, node: &Arc<Node>, limit: Option<u64>) -> Result<()> {
         let open = attr::first_open(&mut node.state()).ok_or(Errno::STALE)?;
         let data = at::reopen(&*open.file(), libc::O_RDONLY)?;
-        let stat = stat::stat_fd(&data)?;
+        let stat = self.told_open(node, true, &data, stat::stat_fd(&data)?)?;
         trace::copying(|| (node.path(), kind_words(stat.kind())));
         creds::act_as_server()?;
         let filled = self.fill_file(&data, &stat, limit)?;
@@ -267,20 +268,16 @@ impl Overlay {
     ) -> Result<()> {
         let to = Target::Fd(fd.as_fd());
         let now = stat::stat_fd(fd)?;
-        if (now.uid, now.gid) != (stat.uid, stat.gid) {
-            at::chown_fd(fd, Some(stat.uid), Some(stat.gid))?;
-        }
+        self.copy_owner(fd, stat)?;
         let names = source.map(xattr::list).transpose()?.unwrap_or_default();
         let (late, early): (Vec<_>, Vec<_>) = xattr::names(&names)
-            .filter(|name| !self.marks.is_private(name))
+            .filter(|name| !self.marks.is_private(name) && !self.stated.leaves_behind(name))
             .partition(|name| name.starts_with(b"security."));
         if let Some(from) = source {
             copy_xattrs(from, to, &early)?;
         }
         private(to)?;
-        if stat.kind() != libc::S_IFLNK {
-            at::chmod_fd(fd, stat.mode & at::PERMISSION_BITS)?;
-        }
+        self.copy_mode(fd, stat)?;
         if let Some(from) = source {
             copy_xattrs(from, to, &late)?;
         }

@@ -7,6 +7,7 @@ use super::Overlay;
 use super::dirs::Layer;
 use super::merge::{CreatePlan, InUpper};
 use super::node::{Node, NodeId};
+use super::stated::BirthRight;
 use super::table::Birth;
 use super::trace;
 use super::work::{self, Temp, Work};
@@ -83,12 +84,13 @@ impl Overlay {
         let permissions = mode & at::PERMISSION_BITS;
         let _entries = parent.entries.lock();
         let dir = self.dirs.get(&parent, Layer::Upper)?;
-        let born = creds::act_as(caller.ids, caller.umask)?;
+        let right = self.birth_right(&dir, &what, permissions, &caller)?;
+        let born = creds::act_as(right.ids, right.umask)?;
         let mut over_whiteout = false;
         let mut file = None;
         let in_lower = self.in_lower(&parent, name)?;
-        if born == caller.ids && !in_lower {
-            match what.make(&dir, name, permissions) {
+        if born == right.ids && right.statement.is_none() && !in_lower {
+            match what.make(&dir, name, right.permissions) {
                 Ok(made) => file = made,
                 Err(Errno::EXIST) => over_whiteout = true,
                 Err(errno) => return Err(errno),
@@ -105,11 +107,15 @@ impl Overlay {
         log::debug!("create {}: {}", parent.path_of(name), plan.words());
         trace::decided(plan.words());
         if over_whiteout {
-            file = self.make_in_work((&dir, in_lower), name, what, permissions, caller)?;
+            file = self.make_in_work((&dir, in_lower), name, what, &right)?;
         }
         let stat = match &file {
-            Some(file) => stat::stat_fd(file)?,
-            None => stat::stat_at(&dir, name)?,
+            Some(file) => self.upper_stat(file)?,
+            None => self.told(
+                Layer::Upper,
+                Target::At(dir.as_fd(), name),
+                stat::stat_at(&dir, name)?,
+            )?,
         };
         let birth = Birth {
             kind: stat.kind(),
@@ -137,8 +143,7 @@ impl Overlay {
         (dir, in_lower): (&OwnedFd, bool),
         name: &[u8],
         what: NewObject<'_>,
-        permissions: u32,
-        caller: Caller,
+        right: &BirthRight,
     ) -> Result<Option<OwnedFd>> {
         let whiteout = match self.look_upper(dir, name)? {
             InUpper::Absent if in_lower => return Err(Errno::EXIST),
@@ -148,21 +153,24 @@ impl Overlay {
         };
         let work = self.work()?;
         creds::act_as_server()?;
-        let nest = self.nest(work, dir)?;
-        let born = creds::act_as(caller.ids, caller.umask)?;
+        let nest = match right.statement {
+            Some(_) => None,
+            None => self.nest(work, dir)?,
+        };
+        let born = creds::act_as(right.ids, right.umask)?;
         let home: &OwnedFd = match &nest {
             Some((_, fd)) => fd,
             None => work.fd(),
         };
-        let (temp, file) = work.temp(|_, temp| what.make(home, temp, permissions))?;
-        if born != caller.ids {
+        let (temp, file) = work.temp(|_, temp| what.make(home, temp, right.permissions))?;
+        if let Some(statement) = right.statement {
+            let fd = at::open_path(home, &temp.name)?;
+            let kind = stat::stat_fd(&fd)?.kind();
+            self.state(&fd, kind, statement)?;
+        } else if born != right.ids {
             let fd = at::open_path(home, &temp.name)?;
             let keep = |have, want| (have != want).then_some(want);
-            at::chown_fd(
-                &fd,
-                keep(born.uid, caller.ids.uid),
-                keep(born.gid, caller.ids.gid),
-            )?;
+            self.set_owner(&fd, keep(born.uid, right.ids.uid), keep(born.gid, right.ids.gid))?;
         }
         let how = match (whiteout, what) {
             (false, _) => RenameHow::NoReplace,
@@ -236,7 +244,7 @@ impl Overlay {
                 temp.published();
             }
         }
-        let stat = stat::stat_fd(&object)?;
+        let stat = self.upper_stat(&object)?;
         self.nodes.add_name(&node, &parent, name);
         self.changed_as(id, &node);
         Ok((Arc::clone(&node), self.shown(&node, stat)))

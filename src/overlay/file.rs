@@ -60,8 +60,9 @@ impl Overlay {
         }
         if truncate {
             let fd = self.open_upper(&node, libc::O_WRONLY)?;
-            io::truncate(&fd, 0)?;
+            // Before the file system does it by itself, for a server without privilege, and the kernel is not told.
             self.drop_suid(&node, &fd, pid)?;
+            io::truncate(&fd, 0)?;
         }
         let mut tries = 8;
         let mut ready = ready.filter(|(_, lower)| !writes && *lower == node.upper().is_none());
@@ -78,6 +79,7 @@ impl Overlay {
                     Ok((Arc::new(file), spot.layer != Layer::Upper, stat))
                 })?,
             };
+            let stat = self.told_open(&node, on_lower, &*file, stat)?;
             let mut open = OpenFile::new(Arc::clone(&node), file, on_lower, writes, &stat);
             open.id = id;
             open.runs = flags & TO_RUN != 0;

@@ -201,9 +201,11 @@ impl Overlay {
             }),
             InLower::Covered(s) => Some(Lower::Covered(lower.first, s.clone())),
         };
+        let shown = Layer::Lower(lower.first);
         let (stat, marks) = match (upper, lower.found) {
-            (InUpper::Object(stat, marks), _) => (stat, marks),
-            (_, InLower::Object(stat, _) | InLower::Covered(stat)) => (stat, Marks::default()),
+            (InUpper::Object(stat, marks), _) => (self.told_at(Layer::Upper, parent, name, stat)?, marks),
+            (_, InLower::Object(stat, _)) => (self.told_at(shown, parent, name, stat)?, Marks::default()),
+            (_, InLower::Covered(stat)) => (stat, Marks::default()),
             _ => return Err(Errno::NOENT),
         };
         let mut origin = None;

@@ -18,6 +18,7 @@ pub mod merge;
 pub mod node;
 mod remove;
 mod rename;
+mod stated;
 mod survey;
 mod table;
 pub mod trace;
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub use attr::{Changes, Ownership};
-pub use config::{FsyncMode, LayerConfig, SetupError, UpperDirs, XattrNamespace};
+pub use config::{FsyncMode, LayerConfig, OwnershipMode, SetupError, StatedIn, UpperDirs, XattrNamespace};
 pub use create::{Caller, Made, NewObject};
 pub use dirs::Layer;
 pub use foresee::{Call, Deed, Foresight};
@@ -44,6 +45,7 @@ use crate::sys::{Errno, Result, creds, io, stat};
 use dirs::Dirs;
 use lowers::Lowers;
 use node::{Lower, Parts};
+use stated::Stated;
 use table::{Birth, Nodes};
 use work::Work;
 
@@ -83,10 +85,13 @@ pub struct Overlay {
     /// The longest name that a layer allows, bytes.
     name_max: usize,
     fsync: FsyncMode,
+    stated: Stated,
     stats: Stats,
     trace: Arc<trace::Hub>,
     invalidate: OnceLock<Invalidate>,
     name_lost: OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>,
+    /// Which group of those who ask a group of the layers is, where they differ.
+    group: OnceLock<Box<dyn Fn(u32) -> u32 + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -140,6 +145,8 @@ impl Overlay {
             XattrNamespace::User => Namespace::User,
             _ => Namespace::Trusted,
         });
+        let stated =
+            Stated::learn(config.ownership, &config.lowers, false).map_err(step("look at the lower"))?;
         let (mut upper, mut work, mut own) = (None, None, None);
         let mut traps = Vec::new();
         if let Some(given) = config.upper {
@@ -151,6 +158,9 @@ impl Overlay {
             if looking.is_none() {
                 let taken = Work::take_over(&given.work, config.fsync == FsyncMode::Volatile)?;
                 marks = taken.probe(config.xattr)?;
+                stated
+                    .begin(&given.upper)
+                    .map_err(step("state the owner and mode of the upper in an attribute"))?;
                 work = Some(taken);
             }
             upper = Some((given.upper, stat.ino));
@@ -193,10 +203,12 @@ impl Overlay {
             traps,
             name_max,
             fsync: config.fsync,
+            stated,
             stats: Stats::default(),
             trace: Arc::default(),
             invalidate: OnceLock::new(),
             name_lost: OnceLock::new(),
+            group: OnceLock::new(),
         })
     }
 
@@ -246,6 +258,18 @@ impl Overlay {
         if node.is_renewed() {
             self.attributes_changed(node);
         }
+    }
+
+    /// Installs which group of those who ask a group of the layers is.
+    pub fn on_group(&self, call: impl Fn(u32) -> u32 + Send + Sync + 'static) {
+        if self.group.set(Box::new(call)).is_err() {
+            log::debug!("the view is served already");
+        }
+    }
+
+    /// The group of those who ask that the layers' `gid` is.
+    fn group_of_callers(&self, gid: u32) -> u32 {
+        self.group.get().map_or(gid, |call| call(gid))
     }
 
     /// The id under which the kernel is to open the node that it means by `id`.

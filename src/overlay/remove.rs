@@ -216,7 +216,7 @@ impl Overlay {
         if !any {
             return Ok(());
         }
-        let stat = stat::stat_fd(&old)?;
+        let stat = self.upper_stat(&old)?;
         let work = self.work()?;
         creds::act_as_server()?;
         let (temp, ()) = work.temp(|work, name| at::mkdir_at(work, name, 0o700))?;

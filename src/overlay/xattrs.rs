@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::Overlay;
 use super::node::{Lower, Node, NodeId};
 use crate::sys::caller::Caller as Process;
-use crate::sys::stat::{self, Stat};
+use crate::sys::stat::Stat;
 use crate::sys::xattr::{self, Target};
-use crate::sys::{Errno, Result, at};
+use crate::sys::{Errno, Result};
 
 const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
@@ -32,7 +32,7 @@ impl Overlay {
     pub fn getxattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(id)?;
         let real = self.real_name(name)?;
-        if is_covered(&node) {
+        if is_covered(&node) || self.stated.hides(name) {
             return Err(Errno::NODATA);
         }
         match self.at_spot(&node, |spot| xattr::get(spot.place.target(), &real)) {
@@ -55,7 +55,7 @@ impl Overlay {
         let mut sees_trusted = None;
         let mut names = Vec::with_capacity(real.len());
         for name in xattr::names(&real) {
-            let Some(view) = self.marks.to_view(name) else {
+            let Some(view) = self.marks.to_view(name).filter(|_| !self.stated.hides(name)) else {
                 continue;
             };
             if view.starts_with(b"trusted.")
@@ -72,12 +72,15 @@ impl Overlay {
     /// Sets an attribute; `flags` are those of setxattr(2).
     ///
     /// # Errors
-    /// EROFS; else as copy-up and setxattr(2). The object is copied up first, also when the call then fails, as
+    /// EROFS; EPERM for a statement of owner and mode where those count; else as copy-up and setxattr(2). The object is copied up first, also when the call then fails, as
     /// the kernel does.
     pub fn setxattr(&self, id: NodeId, name: &[u8], value: &[u8], flags: i32, pid: u32) -> Result<()> {
         let node = self.node(id)?;
         self.work()?;
         let real = self.real_name(name)?;
+        if self.stated.hides(name) {
+            return Err(Errno::PERM);
+        }
         let fd = self.upper_object(&node)?;
         xattr::set(xattr::of(&fd), &real, value, flags)?;
         self.changed_as(id, &node);
@@ -94,12 +97,21 @@ impl Overlay {
     }
 
     fn drop_setgid(&self, node: &Node, fd: &OwnedFd, pid: u32) -> Result<()> {
-        let stat = stat::stat_fd(fd)?;
-        if loses_setgid(&stat, pid) {
-            at::chmod_fd(fd, stat.mode & !libc::S_ISGID)?;
+        let stat = self.upper_stat(fd)?;
+        if self.loses_setgid(&stat, pid) {
+            self.set_mode(fd, stat.mode & !libc::S_ISGID)?;
         }
         self.attributes_changed(node);
         Ok(())
+    }
+
+    /// Whether a change of the access ACL by this caller takes the setgid bit.
+    fn loses_setgid(&self, stat: &Stat, pid: u32) -> bool {
+        if stat.mode & libc::S_ISGID == 0 {
+            return false;
+        }
+        let caller = Process::read(pid);
+        !caller.in_group(self.group_of_callers(stat.gid)) && !caller.gives_setgid()
     }
 
     /// Removes an attribute.
@@ -111,13 +123,13 @@ impl Overlay {
         let node = self.node(id)?;
         self.work()?;
         let real = self.real_name(name)?;
-        if is_covered(&node) {
+        if is_covered(&node) || self.stated.hides(name) {
             return Err(Errno::NODATA);
         }
         if name == ACCESS_ACL {
             // Before the question whether there is one, as the kernel has it.
-            let stat = self.at_spot(&node, |spot| spot.place.stat())?;
-            if loses_setgid(&stat, pid) {
+            let stat = self.attributes(&node)?;
+            if self.loses_setgid(&stat, pid) {
                 let fd = self.upper_object(&node)?;
                 self.drop_setgid(&node, &fd, pid)?;
             }
@@ -136,15 +148,6 @@ impl Overlay {
         self.changed_as(id, &node);
         self.acl_changed(&node, &fd, name, pid)
     }
-}
-
-/// Whether a change of the access ACL by this caller takes the setgid bit.
-fn loses_setgid(stat: &Stat, pid: u32) -> bool {
-    if stat.mode & libc::S_ISGID == 0 {
-        return false;
-    }
-    let caller = Process::read(pid);
-    !caller.in_group(stat.gid) && !caller.keeps_suid()
 }
 
 /// What is under a mount point cannot be asked: its attributes would be those of what is mounted (K28).

@@ -5,6 +5,9 @@ const CAP_CHOWN: u32 = 0;
 const CAP_FSETID: u32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
 
+/// What the link of the first user namespace of all says; its number is fixed (include/linux/proc_ns.h).
+const INITIAL_NAMESPACE: &str = "user:[4026531837]";
+
 /// The part of `/proc/PID/status` that matters here.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -12,6 +15,7 @@ pub struct Caller {
     fs_gid: Option<u32>,
     groups: Vec<u32>,
     first_namespace: bool,
+    initial_namespace: bool,
 }
 
 impl Caller {
@@ -23,7 +27,10 @@ impl Caller {
         let mut caller = Self::parse(&status);
         let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user")).ok();
         caller.first_namespace = match (namespace(&pid.to_string()), namespace("self")) {
-            (Some(theirs), Some(ours)) => theirs == ours,
+            (Some(theirs), Some(ours)) => {
+                caller.initial_namespace = theirs.as_os_str() == INITIAL_NAMESPACE;
+                theirs == ours
+            }
             _ => false,
         };
         caller
@@ -55,8 +62,14 @@ impl Caller {
         self.effective >> capability & 1 == 1
     }
 
-    /// May keep setuid and setgid bits while writing (CAP_FSETID; K103).
+    /// May keep setuid and setgid bits while writing (K103): the kernel asks for CAP_FSETID in the initial user
+    /// namespace, so root of another one may not.
     pub fn keeps_suid(&self) -> bool {
+        self.initial_namespace && self.has(CAP_FSETID)
+    }
+
+    /// May give a setgid bit for a group that it is not in: CAP_FSETID, in whatever user namespace.
+    pub fn gives_setgid(&self) -> bool {
         self.has(CAP_FSETID)
     }
 
@@ -84,7 +97,11 @@ mod tests {
     fn reads_the_four_lines_that_matter() {
         let caller =
             Caller::parse("Name:\tx\nGid:\t1\t2\t3\t4\nGroups:\t7 8 \nCapEff:\t0000000000200010\nrubbish\n");
-        assert!(caller.keeps_suid());
+        assert!(caller.gives_setgid());
+        assert!(
+            !caller.keeps_suid(),
+            "not known to be in the initial user namespace"
+        );
         assert!(caller.in_group(4) && caller.in_group(8) && !caller.in_group(1));
         assert!(
             !caller.sees_trusted(),

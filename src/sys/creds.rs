@@ -38,7 +38,7 @@ thread_local! {
 }
 
 /// The server's own ids, which never change.
-fn own() -> Ids {
+pub fn own() -> Ids {
     static OWN: OnceLock<Ids> = OnceLock::new();
     *OWN.get_or_init(|| Ids {
         uid: rustix::process::geteuid().as_raw(),
@@ -103,6 +103,18 @@ pub fn act_as(ids: Ids, umask: u32) -> Result<Ids> {
     }
     THREAD.set(Some(Birth { ids: now, umask }));
     Ok(now)
+}
+
+/// The ids that stand for those without a place in a user namespace: what an administrator chose, else 65534.
+pub fn overflow_ids() -> Ids {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse().ok()
+    };
+    Ids {
+        uid: read("overflowuid").unwrap_or(65_534),
+        gid: read("overflowgid").unwrap_or(65_534),
+    }
 }
 
 /// Makes this thread create objects as the server itself, with no umask.

@@ -3,11 +3,12 @@
 //! A FUSE mount is made in two steps, so that nobody can walk into it before it answers: [`create_mount`] makes
 //! it without a place in the tree, and [`attach`] hangs it there once its server has shaken hands.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::io::IoSliceMut;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -72,6 +73,39 @@ impl Attributes {
     }
 }
 
+/// The security labels of a mount (SELinux), by the word that sets each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Vec<(&'static str, OsString)>);
+
+impl Labels {
+    const WORDS: [&'static str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
+    /// Takes the value of a word, without the quotes that may be around it; `false` if the word sets no label.
+    pub fn set(&mut self, word: &str, value: &OsStr) -> bool {
+        let Some(word) = Self::WORDS.into_iter().find(|known| *known == word) else {
+            return false;
+        };
+        let bytes = value.as_bytes();
+        let bare = bytes
+            .strip_prefix(b"\"")
+            .and_then(|rest| rest.strip_suffix(b"\""));
+        self.0.retain(|(earlier, _)| *earlier != word);
+        self.0
+            .push((word, OsStr::from_bytes(bare.unwrap_or(bytes)).to_owned()));
+        true
+    }
+
+    /// The words and their values, where the kernel has labels; nothing elsewhere, where it would refuse the words.
+    pub fn effective(&self) -> &[(&'static str, OsString)] {
+        if self.0.is_empty() || std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+            &self.0
+        } else {
+            log::info!("labels of the mount are left out: this kernel has no SELinux");
+            &[]
+        }
+    }
+}
+
 /// Opens a connection to the kernel's FUSE.
 ///
 /// # Errors
@@ -90,9 +124,38 @@ pub fn may_mount() -> Result<()> {
 
 /// Makes a FUSE mount that is not yet part of any tree. It goes away with its descriptor unless attached.
 ///
+/// Labels that the kernel refuses are left out: SELinux gives none to a FUSE mount of a user namespace, and container
+/// engines ask for one all the same.
+///
 /// # Errors
 /// EPERM without the right to mount; EINVAL when `fuse` was opened in another user namespace.
-pub fn create_mount(fuse: BorrowedFd<'_>, source: &OsStr, attributes: Attributes) -> Result<OwnedFd> {
+pub fn create_mount(
+    fuse: BorrowedFd<'_>,
+    source: &OsStr,
+    attributes: Attributes,
+    labels: &Labels,
+) -> Result<OwnedFd> {
+    let labels = labels.effective();
+    if labels.is_empty() {
+        return create_with(fuse, source, attributes, &[]);
+    }
+    // A connection is spent by a mount that is refused, so the labels are tried on another one.
+    let tried = open_device().and_then(|trial| create_with(trial.as_fd(), source, attributes, labels));
+    match tried {
+        Ok(_) => create_with(fuse, source, attributes, labels),
+        Err(errno) => {
+            log::info!("labels of the mount are left out, which the kernel refuses: {errno}");
+            create_with(fuse, source, attributes, &[])
+        }
+    }
+}
+
+fn create_with(
+    fuse: BorrowedFd<'_>,
+    source: &OsStr,
+    attributes: Attributes,
+    labels: &[(&'static str, OsString)],
+) -> Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     fsconfig_set_string(context, "source", source)?;
@@ -120,6 +183,9 @@ pub fn create_mount(fuse: BorrowedFd<'_>, source: &OsStr, attributes: Attributes
         if wanted {
             fsconfig_set_flag(context, flag)?;
         }
+    }
+    for (word, label) in labels {
+        fsconfig_set_string(context, *word, label.as_os_str())?;
     }
     fsconfig_create(context)?;
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes.flags())
@@ -324,4 +390,28 @@ pub fn silence(log: Option<BorrowedFd<'_>>) -> Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(log.unwrap_or(null.as_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_come_with_quotes_and_without() {
+        let mut labels = Labels::default();
+        assert!(labels.set(
+            "context",
+            OsStr::new("\"system_u:object_r:container_file_t:s0:c1,c2\"")
+        ));
+        assert!(labels.set("fscontext", OsStr::new("a\"b")));
+        assert!(!labels.set("seclabel", OsStr::new("x")));
+        assert!(labels.set("fscontext", OsStr::new("c")));
+        let expected = Labels(vec![
+            ("context", "system_u:object_r:container_file_t:s0:c1,c2".into()),
+            ("fscontext", "c".into()),
+        ]);
+        assert_eq!(labels, expected);
+        let selinux = std::path::Path::new("/sys/fs/selinux/enforce").exists();
+        assert_eq!(labels.effective().is_empty(), !selinux);
+    }
 }

@@ -24,6 +24,7 @@ mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod engine;
 mod explain;
 mod fuzz;
 mod layer_lower;
