@@ -24,7 +24,10 @@ pub fn serve(call: MountCall, log: bool) -> Result<Option<Outcome>, MountError> 
         return remount(&target, options.attributes).map(|()| None);
     }
     let directories = Directories {
-        lowers: std::mem::take(&mut options.lowers).into_iter().map(Into::into).collect(),
+        lowers: std::mem::take(&mut options.lowers)
+            .into_iter()
+            .map(Into::into)
+            .collect(),
         upper: options
             .upper
             .take()

@@ -114,10 +114,12 @@ fn forget_volatile(work: BorrowedFd<'_>) -> Result<()> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    match at::unlink_at(&dir, b"volatile") {
-        Err(Errno::ISDIR) => gone(at::rmdir_at(&dir, b"volatile")),
-        done => gone(done),
+    match at::open_dir_path(&dir, b"volatile") {
+        Ok(mark) => gone(at::unlink_at(&mark, b"dirty"))?,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno),
     }
+    gone(at::rmdir_at(&dir, b"volatile"))
 }
 
 struct Walk {
@@ -268,10 +270,8 @@ impl Walk {
             return Ok(());
         }
         if name == THEIR_STATED {
-            match xattr::set(object, STATED, &value, libc::XATTR_CREATE) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
-            }
+            // It counts before one of the other name, which fuse-overlayfs copies up and then leaves alone.
+            xattr::set(object, STATED, &value, 0)?;
         }
         self.changed = self.changed.saturating_add(1);
         xattr::remove(object, name)

@@ -21,7 +21,7 @@ use super::registry::{Entry, JsonPath};
 use super::setup::{Checked, Directories};
 use super::take_down::{TakeDown, mount_id};
 use super::watcher::Watcher;
-use super::{adopt, control, helper, readahead, registry, setup, unmount};
+use super::{adopt, control, helper, orphan, readahead, registry, setup, unmount};
 use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
@@ -124,6 +124,9 @@ pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome
 /// As [`setup::check`], in the manner of engines.
 fn check_for_engine(request: &Request) -> Result<Checked, MountError> {
     let directories = &request.directories;
+    if let Some((upper, _)) = &directories.upper {
+        orphan::make_way(upper);
+    }
     let check = || setup::check(directories, request.options.attributes.read_only, true);
     let checked = match check() {
         Err(MountError::DeadMount {

@@ -153,7 +153,7 @@ fn through_mount_8() {
     command
         .arg("overlay")
         .arg(&call.layers.merged)
-        .args(["-o", &call.words(""), "-t", "fuse3.fuse-overlayfs"])
+        .args(["-o", &call.words(""), "-t", "fuse-overlayfs"])
         .env("PATH", format!("{}:/usr/bin:/bin", call.path("bin").display()));
     let output = finish(command);
     assert!(output.status.success(), "{output:?}");
@@ -219,6 +219,48 @@ fn a_container_has_the_view_in_its_own_namespace() {
     assert!(container.wait().unwrap().success());
     eventually("the server has left", || call.servers().is_empty());
     assert_eq!(sys::text(call.layers.upper.join("seen")), Ok("lower".into()));
+}
+
+/// A command in a mount namespace of its own that does not unmount leaves the server alone there.
+#[test]
+fn a_server_alone_in_its_namespace_gives_way() {
+    let Some(call) = Call::new("a_server_alone") else {
+        return;
+    };
+    plant::plant(&call.layers.lower, &[file("f", "lower")]);
+    let merged = call.layers.merged.display();
+    let apart = |then: &str| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "--propagation", "private", "sh", "-ec"])
+            .current_dir(call.layers.base())
+            .arg(format!(
+                "{} -o {} {merged}; echo new > {merged}/f; {then}",
+                call.program.display(),
+                call.words(""),
+            ));
+        command
+    };
+    let output = finish(apart(":"));
+    assert!(output.status.success(), "{output:?}");
+    let first = call.server();
+    assert!(!is_mounted(&call.layers.merged));
+    call.mount(&call.words(""));
+    assert_ne!(call.server(), first);
+    assert_eq!(sys::text(call.layers.merged.join("f")), Ok("new\n".into()));
+    call.unmount();
+    // One that is not alone is in use.
+    let mut living = apart("touch ready; exec cat")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("it is mounted", || sys::exists(call.path("ready")));
+    let (_, said) = call.refused_but_for(&call.words(""), 1);
+    assert!(said.contains("in use"), "{said}");
+    drop(living.stdin.take());
+    living.wait().unwrap();
+    call.mount(&call.words(""));
+    call.unmount();
 }
 
 #[test]
@@ -371,6 +413,83 @@ fn without_an_upper_nothing_is_written() {
     }
     call.mount(&call.words(",ro"));
     assert_eq!(sys::mkdir(call.layers.merged.join("x"), 0o755), Err(sys::EROFS));
+    call.unmount();
+}
+
+/// The parent side of `podman diff`, and of an image mount: two lowers and more, no upper.
+#[test]
+fn several_lowers_without_an_upper() {
+    let Some(call) = Call::new("several_lowers_without_an_upper") else {
+        return;
+    };
+    plant::plant(
+        &call.layers.lower,
+        &[file("a", "low"), file("b", "low"), dir("d"), file("d/x", "")],
+    );
+    plant::plant(
+        &call.layers.upper,
+        &[file("a", "top"), chr("b", 0, 0), dir("d"), file("d/y", "")],
+    );
+    fs::create_dir(call.path("empty")).unwrap();
+    let [top, low, empty] =
+        [&call.layers.upper, &call.layers.lower, &call.path("empty")].map(|path| path.display().to_string());
+    for words in [
+        format!("lowerdir={top}:{low}"),
+        format!("lowerdir={top}:{empty}:{low}:{empty}"),
+    ] {
+        assert_eq!(call.mount(&words), "");
+        assert_eq!(sys::sorted_names(&call.layers.merged).unwrap(), ["a", "d"]);
+        assert_eq!(sys::text(call.layers.merged.join("a")), Ok("top".into()));
+        assert_eq!(
+            sys::sorted_names(call.layers.merged.join("d")).unwrap(),
+            ["x", "y"]
+        );
+        assert_eq!(sys::put(call.layers.merged.join("new"), ""), Err(sys::EROFS));
+        assert_eq!(sys::unlink(call.layers.merged.join("a")), Err(sys::EROFS));
+        call.unmount();
+    }
+}
+
+/// The longest chain that podman makes, by names as long as its own.
+#[test]
+fn five_hundred_lowers() {
+    let Some(call) = Call::new("five_hundred_lowers") else {
+        return;
+    };
+    let store = call.path("store-with-a-name-that-makes-the-string-long-enough-to-exceed-sixty-four-KiB");
+    fs::create_dir(&store).unwrap();
+    let mut lowers = Vec::new();
+    for number in 0..500_u32 {
+        let diff = store.join(format!("{number:026}")).join("diff");
+        fs::create_dir_all(diff.join("shared")).unwrap();
+        sys::put(diff.join(format!("shared/{number}")), number.to_string()).unwrap();
+        sys::put(diff.join("top"), number.to_string()).unwrap();
+        lowers.push(diff.display().to_string());
+    }
+    let words = format!(
+        "lowerdir={},upperdir={},workdir={},volatile",
+        lowers.join(":"),
+        call.layers.upper.display(),
+        call.layers.work.display()
+    );
+    assert!(words.len() > 65_536, "{}", words.len());
+    // The usual limit of open files when an engine starts a program.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -S -n 1024; exec \"$@\"", "sh"])
+        .arg(&call.program)
+        .args(["-o", &words])
+        .arg(&call.layers.merged);
+    let begin = std::time::Instant::now();
+    let output = finish(command);
+    let took = begin.elapsed();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(took.as_secs() < 10, "{took:?}");
+    assert_eq!(sys::text(call.layers.merged.join("top")), Ok("0".into()));
+    assert_eq!(sys::names(call.layers.merged.join("shared")).unwrap().len(), 500);
+    assert_eq!(sys::text(call.layers.merged.join("shared/499")), Ok("499".into()));
+    assert_eq!(sys::append(call.layers.merged.join("shared/499"), "!"), Ok(()));
+    assert_eq!(sys::text(call.layers.upper.join("shared/499")), Ok("499!".into()));
     call.unmount();
 }
 
