@@ -59,6 +59,9 @@ The form of mount(8), for fstab and as a drop-in for 'mount -t overlay':
   mount -t fuse.plyfs SOURCE MERGED -o lowerdir=LOWER[,WORDS]
 'plyfs mount --help' explains the words.
 
+The form of fuse-overlayfs, for container engines, also under that name:
+  plyfs -o lowerdir=A:B:C,upperdir=UPPER,workdir=WORK[,WORDS] TARGET
+
 Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage.";
 
 /// The commands.

@@ -83,11 +83,10 @@ fn program(arguments: &[OsString]) -> &'static str {
     }
 }
 
-/// The text for `--version`: the first line is of the form that `fuse-overlayfs` prints.
+/// The text for `--version`, in the form of the first line that `fuse-overlayfs` prints.
 #[must_use]
 pub fn version() -> String {
-    let own = env!("CARGO_PKG_VERSION");
-    format!("{NAME}: version {LIKE} (plyfs {own})\nplyfs {own}\n")
+    format!("{NAME}: version {LIKE} (plyfs {})\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// The text for `--help`.

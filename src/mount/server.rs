@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -311,7 +312,7 @@ fn serve(
         let fuse = helper::mount(
             &helper,
             &paths.merged,
-            source,
+            &source,
             request.options.attributes,
             &presentation.labels,
             wide,
@@ -322,7 +323,7 @@ fn serve(
     } else {
         let mount = fusedev::create_mount(
             fuse.as_fd(),
-            source,
+            &source,
             request.options.attributes,
             &presentation.labels,
         )
@@ -394,14 +395,26 @@ fn keep_locked(upper: Option<&(OwnedFd, OwnedFd)>, paths: &Directories) -> Resul
         .collect()
 }
 
-fn source<'a>(request: &'a Request, lowers: &'a [PathBuf]) -> &'a OsStr {
-    request
+/// The first column of mount(8), of which the kernel takes no more than 255 bytes: the end of a longer name, which tells
+/// more than its beginning.
+fn source(request: &Request, lowers: &[PathBuf]) -> OsString {
+    const LONGEST: usize = 255;
+    let name = request
         .options
         .fsname
         .as_deref()
         .or(request.source.as_deref())
         .or(lowers.first().map(|lower| lower.as_os_str()))
-        .unwrap_or(OsStr::new("plyfs"))
+        .unwrap_or(OsStr::new("plyfs"));
+    match name.len().checked_sub(LONGEST) {
+        None | Some(0) => name.to_owned(),
+        Some(over) => {
+            let end = over.saturating_add("...".len());
+            let mut short = b"...".to_vec();
+            short.extend_from_slice(name.as_bytes().get(end..).unwrap_or_default());
+            OsString::from_vec(short)
+        }
+    }
 }
 
 fn open_overlay(

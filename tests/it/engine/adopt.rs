@@ -280,9 +280,11 @@ fn to_and_fro_with_fuse_overlayfs() {
         mount(!ours);
         let after = snapshot(merged);
         call.unmount();
+        // What the links of a directory count is another matter.
         let differences: Vec<String> = before
             .differences(&after, "before", "after")
             .into_iter()
+            .filter(|line| !line.contains(": nlink: "))
             .collect();
         assert!(
             differences.is_empty(),

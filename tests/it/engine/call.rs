@@ -369,6 +369,35 @@ fn relative_paths_and_names_with_separators() {
     sys::umount(&call.layers.merged, 0).unwrap();
 }
 
+/// The kernel takes no more than 255 bytes for the first column of mount(8).
+#[test]
+fn a_long_name_of_the_source() {
+    let Some(call) = Call::new("a_long_name_of_the_source") else {
+        return;
+    };
+    let long = call.path(&"x".repeat(200)).join("y".repeat(200));
+    fs::create_dir_all(&long).unwrap();
+    plant::plant(&long, &[file("f", "far")]);
+    let target = call.layers.merged.to_str().unwrap();
+    let words = format!("lowerdir={}", long.display());
+    for arguments in [
+        vec![target, "-o", &words],
+        vec![long.to_str().unwrap(), target, "-o", &words],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plyfs"));
+        command.args(arguments);
+        let output = finish(command);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(sys::text(call.layers.merged.join("f")), Ok("far".into()));
+        let line = call.mountinfo();
+        assert!(
+            line.contains(&format!(" ...{}/{} ", "x".repeat(51), "y".repeat(200))),
+            "{line}"
+        );
+        call.unmount();
+    }
+}
+
 /// `l/NAME/../diff1`, as podman writes it, where `l/NAME` is a link to a layer's directory.
 #[test]
 fn two_dots_after_a_link_are_the_kernels() {
