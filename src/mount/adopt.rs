@@ -294,7 +294,8 @@ impl Walk {
                     self.namespace = Some(*namespace);
                     return Ok(());
                 }
-                Err(errno) => reason = errno,
+                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP)) => reason = errno,
+                Err(errno) => return Err(errno),
             }
         }
         Err(reason)

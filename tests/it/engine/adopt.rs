@@ -6,7 +6,7 @@ use std::process::Command;
 use super::{Call, finish};
 use crate::common::*;
 
-fn lower() -> Vec<Node> {
+pub(super) fn lower() -> Vec<Node> {
     vec![
         file("f", "lower"),
         file("gone", ""),
@@ -24,7 +24,7 @@ fn lower() -> Vec<Node> {
 }
 
 /// The marks of fuse-overlayfs, as 1.10 leaves them for root and without privilege.
-fn theirs(call: &Call) {
+pub(super) fn theirs(call: &Call) {
     plant::plant(
         &call.layers.upper,
         &[
@@ -57,7 +57,7 @@ fn theirs(call: &Call) {
     );
 }
 
-fn is_clean(call: &Call) {
+pub(super) fn is_clean(call: &Call) {
     for path in sys::walk(&call.layers.upper) {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(!name.starts_with(".wh."), "{}", path.display());

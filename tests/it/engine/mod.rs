@@ -2,6 +2,8 @@
 
 mod adopt;
 mod call;
+#[cfg(feature = "fault-injection")]
+mod crash;
 mod environment;
 mod ids;
 mod stage;
