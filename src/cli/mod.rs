@@ -1,8 +1,10 @@
 //! What a person typed.
 //!
-//! Two grammars share the name `plyfs`: commands (`plyfs mount ...`), and the form mount(8) uses for every file
-//! system (`plyfs SOURCE MERGED -o words`). The first word decides.
+//! Three grammars share the program: commands (`plyfs mount ...`); the form mount(8) uses for every file system (`plyfs
+//! SOURCE MERGED -o words`); and that of container engines (`plyfs -o words TARGET`, or any line under the name
+//! `fuse-overlayfs`). The name and the first word decide.
 
+mod call;
 mod compare;
 mod container;
 mod explain;
@@ -56,6 +58,9 @@ The form of mount(8), for fstab and as a drop-in for 'mount -t overlay':
   plyfs [SOURCE] MERGED -o lowerdir=LOWER,upperdir=UPPER,workdir=WORK
   mount -t fuse.plyfs SOURCE MERGED -o lowerdir=LOWER[,WORDS]
 'plyfs mount --help' explains the words.
+
+The form of fuse-overlayfs, for container engines, also under that name:
+  plyfs -o lowerdir=A:B:C,upperdir=UPPER,workdir=WORK[,WORDS] TARGET
 
 Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage.";
 
@@ -150,8 +155,12 @@ impl From<std::io::Error> for Failure {
 /// Does what the command line says.
 #[must_use]
 pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
-    trial::translate(&mut arguments);
-    let done = if is_command(arguments.get(1)) {
+    if !crate::engine::is_call(&arguments) {
+        trial::translate(&mut arguments);
+    }
+    let done = if crate::engine::is_call(&arguments) {
+        call::run(&arguments)
+    } else if is_command(arguments.get(1)) {
         match Cli::try_parse_from(arguments) {
             Ok(cli) => cli.run(),
             Err(error) => return say(&error),

@@ -208,6 +208,7 @@ impl MountArgs {
             remove_mount_point: fresh,
             log,
             passing: false,
+            engine: false,
         };
         let show = |entry: &Entry| show(entry, private_upper, self.quiet);
         match mount(&request, |entry| {
@@ -258,6 +259,7 @@ impl KernelForm {
             remove_mount_point: false,
             log,
             passing: false,
+            engine: false,
         };
         match mount(&request, |_| {})? {
             Outcome::Ready(entry) => {
@@ -272,7 +274,7 @@ impl KernelForm {
 }
 
 /// Sets up env_logger; whether a background server shall keep a log, which only who asked for one gets.
-fn start_logging(options: &Options, foreground: bool) -> bool {
+pub(super) fn start_logging(options: &Options, foreground: bool) -> bool {
     let asked = options.debug || std::env::var_os("RUST_LOG").is_some_and(|filter| filter != OsStr::new(""));
     let default = if options.debug { "plyfs=debug" } else { "warn" };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();

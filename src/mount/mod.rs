@@ -7,6 +7,8 @@
 //!   private     no --upper given          -> a private upper and work
 //!   setup       the directories           -> open, told apart, locked, or a reason to refuse
 //!     layer       the lower is an image layer's: kept from removal, and its own link counts
+//!     orphan      for engines: a server that nobody can reach leaves the upper
+//!     adopt       for engines: an upper that fuse-overlayfs wrote becomes one of ours
 //!   server      fork; Overlay::open; make the mount; shake hands; hang it into the tree; answer
 //!     helper      the setuid fusermount3, for those who may not mount
 //!     watcher     auto_unmount: takes the mount away when its server dies
@@ -39,6 +41,7 @@
 //!     remove_mount_point: false,
 //!     log: false,
 //!     passing: false,
+//!     engine: false,
 //! };
 //! match mount(&request, |_| {})? {
 //!     Outcome::Ready(_) => {
@@ -51,6 +54,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adopt;
 pub mod control;
 pub mod error;
 pub mod helper;
@@ -59,6 +63,7 @@ pub mod layer;
 pub mod listen;
 pub mod mountinfo;
 pub mod options;
+mod orphan;
 pub mod place;
 pub mod presentation;
 pub mod private;

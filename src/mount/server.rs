@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::registry::{Entry, JsonPath};
 use super::setup::{Checked, Directories};
 use super::take_down::{TakeDown, mount_id};
 use super::watcher::Watcher;
-use super::{control, helper, readahead, registry, setup};
+use super::{adopt, control, helper, orphan, readahead, registry, setup, unmount};
 use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
@@ -50,6 +51,9 @@ pub struct Request {
     pub log: bool,
     /// The view is for the calling process only: it is unmounted when that ends, however it ends.
     pub passing: bool,
+    /// A container engine asks: a dead view on the mount point gives way, an upper that fuse-overlayfs wrote is taken
+    /// over, and the view need not be in the list of live mounts if there is no place for that.
+    pub engine: bool,
 }
 
 /// What became of a mount.
@@ -78,14 +82,25 @@ enum Report {
 pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome, MountError> {
     // Whatever the caller's shell says: who uses the view brings a umask along with each request.
     rustix::process::umask(Mode::empty());
-    if request.directories.lowers.len() > FEW_LOWERS {
+    if request.engine || request.directories.lowers.len() > FEW_LOWERS {
         raise_descriptor_limit();
     }
-    let checked = setup::check(&request.directories, request.options.attributes.read_only, false)?;
-    let runtime = registry::directory()?;
+    let checked = if request.engine {
+        check_for_engine(request)?
+    } else {
+        setup::check(&request.directories, request.options.attributes.read_only, false)?
+    };
+    let runtime = match registry::directory() {
+        Err(error) if request.engine => {
+            log::info!("not in the list of live mounts: {error}");
+            None
+        }
+        found => Some(found?),
+    };
+    let runtime = runtime.as_deref();
     let merged = checked.paths.merged.clone();
     if request.foreground {
-        serve(request, checked, &runtime, None, |entry| {
+        serve(request, checked, runtime, None, |entry| {
             on_ready(entry);
             Ok(())
         })?;
@@ -101,10 +116,32 @@ pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome
         }
         fusedev::Forked::Child => {
             drop(reader);
-            be_background(request, checked, &runtime, File::from(writer), asking);
+            be_background(request, checked, runtime, File::from(writer), asking);
             Ok(Outcome::Ended)
         }
     }
+}
+
+/// As [`setup::check`], in the manner of engines.
+fn check_for_engine(request: &Request) -> Result<Checked, MountError> {
+    let directories = &request.directories;
+    if let Some((upper, _)) = &directories.upper {
+        orphan::make_way(upper);
+    }
+    let check = || setup::check(directories, request.options.attributes.read_only, true);
+    let checked = match check() {
+        Err(MountError::DeadMount {
+            role: Role::Merged, ..
+        }) => {
+            unmount::clear_dead(&directories.merged)?;
+            check()?
+        }
+        found => found?,
+    };
+    if let (Some((upper, work)), Some((path, _))) = (&checked.upper, &checked.paths.upper) {
+        adopt::take_over(upper.as_fd(), work.as_fd(), request.options.xattr, path)?;
+    }
+    Ok(checked)
 }
 
 /// The parent's part: exit status 0 is promised only for a view that answers.
@@ -142,19 +179,19 @@ fn wait_until_ready(
 }
 
 /// The child's part, which the caller's terminal, pipes and directory have nothing to do with.
-fn be_background(request: &Request, checked: Checked, runtime: &Path, pipe: File, asking: Option<Pid>) {
+fn be_background(
+    request: &Request,
+    checked: Checked,
+    runtime: Option<&Path>,
+    pipe: File,
+    asking: Option<Pid>,
+) {
     let mut pipe = Some(pipe);
     let merged = checked.paths.merged.clone();
     let prepared = rustix::process::setsid()
         .and_then(|_| asking.map_or(Ok(()), end_with))
         .map_err(MountError::io("cannot start a session for", &merged))
-        .and_then(|()| {
-            if request.log {
-                open_log(runtime).map(Some)
-            } else {
-                Ok(None)
-            }
-        });
+        .and_then(|()| runtime.filter(|_| request.log).map(open_log).transpose());
     let ended = prepared.and_then(|log| {
         if let Some((file, path)) = &log {
             rustix::stdio::dup2_stderr(file).map_err(MountError::io("cannot log to", path))?;
@@ -215,7 +252,7 @@ fn open_log(runtime: &Path) -> Result<(File, PathBuf), MountError> {
 fn serve(
     request: &Request,
     checked: Checked,
-    runtime: &Path,
+    runtime: Option<&Path>,
     log: Option<&Path>,
     on_ready: impl FnOnce(&Entry) -> Result<(), MountError>,
 ) -> Result<(), MountError> {
@@ -239,11 +276,14 @@ fn serve(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(MountError::io("cannot handle signals for", &paths.merged))?;
     // The locks on upper and work last until the last write is on disk, whatever the overlay does with its own.
-    let _locks = keep_locked(upper.as_ref(), &paths)?;
+    let locks = keep_locked(upper.as_ref(), &paths)?;
     let (_layer_locks, names): (Vec<_>, Vec<_>) =
         layers.into_iter().map(|layer| (layer.lock, layer.names)).unzip();
     let names = names.into_iter().next().flatten();
     let overlay = open_overlay(request, lowers, names, upper, &paths)?;
+    if let (true, [upper, work]) = (request.engine, locks.as_slice()) {
+        adopt::note(work.as_fd(), upper.as_fd());
+    }
     let presentation = &request.options.presentation;
     let mut ids = presentation.ids.clone();
     ids.set_overflow(creds::overflow_ids());
@@ -272,7 +312,7 @@ fn serve(
         let fuse = helper::mount(
             &helper,
             &paths.merged,
-            source,
+            &source,
             request.options.attributes,
             &presentation.labels,
             wide,
@@ -283,7 +323,7 @@ fn serve(
     } else {
         let mount = fusedev::create_mount(
             fuse.as_fd(),
-            source,
+            &source,
             request.options.attributes,
             &presentation.labels,
         )
@@ -355,14 +395,26 @@ fn keep_locked(upper: Option<&(OwnedFd, OwnedFd)>, paths: &Directories) -> Resul
         .collect()
 }
 
-fn source<'a>(request: &'a Request, lowers: &'a [PathBuf]) -> &'a OsStr {
-    request
+/// The first column of mount(8), of which the kernel takes no more than 255 bytes: the end of a longer name, which tells
+/// more than its beginning.
+fn source(request: &Request, lowers: &[PathBuf]) -> OsString {
+    const LONGEST: usize = 255;
+    let name = request
         .options
         .fsname
         .as_deref()
         .or(request.source.as_deref())
         .or(lowers.first().map(|lower| lower.as_os_str()))
-        .unwrap_or(OsStr::new("plyfs"))
+        .unwrap_or(OsStr::new("plyfs"));
+    match name.len().checked_sub(LONGEST) {
+        None | Some(0) => name.to_owned(),
+        Some(over) => {
+            let end = over.saturating_add("...".len());
+            let mut short = b"...".to_vec();
+            short.extend_from_slice(name.as_bytes().get(end..).unwrap_or_default());
+            OsString::from_vec(short)
+        }
+    }
 }
 
 fn open_overlay(
@@ -393,15 +445,15 @@ fn open_overlay(
 /// What others see of a live mount, as long as it lives.
 struct Announced {
     entry: Entry,
-    _control: control::Control,
-    _registered: registry::Registered,
+    _control: Option<control::Control>,
+    _registered: Option<registry::Registered>,
 }
 
 /// Starts the threads beside the server, and enters the mount into the list.
 fn announce(
     request: &Request,
     paths: &Directories,
-    runtime: &Path,
+    runtime: Option<&Path>,
     log: Option<&Path>,
     take_down: &TakeDown,
     overlay: &Arc<Overlay>,
@@ -436,14 +488,32 @@ fn announce(
             }
         })
         .map_err(MountError::io("cannot start a thread for", &paths.merged))?;
-    let name = format!("{}-{}", entry.pid, entry.mount_id);
-    let control = control::listen(runtime.join(&name).with_extension("sock"), Arc::clone(overlay))?;
-    let registered = registry::register(runtime, OsStr::new(&name), &entry)?;
+    let listed = runtime.map(|runtime| list(runtime, &entry, overlay)).transpose();
+    let listed = match listed {
+        Err(error) if request.engine => {
+            log::info!("not in the list of live mounts: {error}");
+            None
+        }
+        listed => listed?,
+    };
+    let (control, registered) = listed.unzip();
     Ok(Announced {
         entry,
         _control: control,
         _registered: registered,
     })
+}
+
+/// Enters the mount into the list, with its control socket.
+fn list(
+    runtime: &Path,
+    entry: &Entry,
+    overlay: &Arc<Overlay>,
+) -> Result<(control::Control, registry::Registered), MountError> {
+    let name = format!("{}-{}", entry.pid, entry.mount_id);
+    let control = control::listen(runtime.join(&name).with_extension("sock"), Arc::clone(overlay))?;
+    let registered = registry::register(runtime, OsStr::new(&name), entry)?;
+    Ok((control, registered))
 }
 
 /// The overlay keeps many directories open; the hard limit is what an administrator meant to allow.

@@ -72,6 +72,27 @@ pub fn unmount(target: &Path, lazy: bool, waiting: impl Fn(u32)) -> Result<Unmou
     }
 }
 
+/// Takes dead views off `target`, of whatever program, as a killed server leaves them.
+///
+/// # Errors
+/// When the mount table cannot be read, or this user may not unmount.
+pub(super) fn clear_dead(target: &Path) -> Result<(), MountError> {
+    // One lies on the other where a program did not look.
+    const MOST: usize = 64;
+    for _ in 0..MOST {
+        let mounts =
+            mountinfo::read().map_err(MountError::io("cannot read", Path::new("/proc/self/mountinfo")))?;
+        let point = find_point(target, &mounts)?;
+        let is_fuse = mountinfo::topmost(&mounts, &point).is_some_and(|top| top.kind.starts_with("fuse"));
+        if !is_fuse || !matches!(statfs(&point), Err(Errno::NOTCONN | Errno::CONNABORTED)) {
+            break;
+        }
+        log::info!("{}: a dead view gives way", point.display());
+        take_out(&point, true, &mounts)?;
+    }
+    Ok(())
+}
+
 /// Changes what the kernel does with the view seen at `target`, as `mount -o remount` asks; the layers stay (K13).
 ///
 /// # Errors

@@ -56,6 +56,7 @@ impl View {
             remove_mount_point: false,
             log: false,
             passing: lasting != Lasting::Own,
+            engine: false,
         };
         match mount(&request, |_| {})? {
             Outcome::Ready(_) => Ok(Self { merged, live: true }),

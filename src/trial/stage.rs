@@ -203,6 +203,7 @@ fn view(trial: &Trial, number: usize, target: &Path) -> std::result::Result<(), 
         remove_mount_point: false,
         log: false,
         passing: true,
+        engine: false,
     };
     match mount(&request, |_| {}).map_err(|error| error.to_string())? {
         Outcome::Ready(_) => Ok(()),

@@ -1,0 +1,519 @@
+//! The words after `-o` as engines write them, on bytes and without a system call.
+//!
+//! Three kinds: the words of a mount that [`Options`] knows; the words of `fuse-overlayfs`, which are understood here;
+//! and all others, which are noted and passed over. A word that is known and malformed is an error if it would have
+//! changed what the view shows.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::mount::{OptionError, Options};
+use crate::overlay::FsyncMode;
+
+/// A range of ids: `size` of them from `inside` on, as the view shows them, are those from `outside` on of the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first id in the view.
+    pub inside: u32,
+    /// The first id in the layers.
+    pub outside: u32,
+    /// How many, at least 1.
+    pub size: u32,
+}
+
+/// Where owners and modes of layers are kept (`xattr_permissions=`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StatedIn {
+    /// In the inodes, as everywhere.
+    #[default]
+    Inodes,
+    /// `1`: in `security.fuseoverlayfs.override_stat`.
+    Security,
+    /// `2`: in `user.containers.override_stat`.
+    User,
+}
+
+/// A word that has no effect, to be told on standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// As typed.
+    pub word: String,
+    /// Why, of a word that is known.
+    pub why: Option<&'static str>,
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.why {
+            // In the words of fuse-overlayfs, which scripts may look for.
+            None => write!(f, "unknown argument ignored: {}", self.word),
+            Some(why) => write!(f, "argument without effect: {}: {why}", self.word),
+        }
+    }
+}
+
+/// Everything an engine can say by words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// What every mount knows.
+    pub options: Options,
+    /// `uidmapping=`: which owners the view shows; empty for those of the layers.
+    pub users: Vec<Range>,
+    /// `gidmapping=`
+    pub groups: Vec<Range>,
+    /// `squash_to_root` (0), or `squash_to_uid=`: everything belongs to this user.
+    pub all_to_user: Option<u32>,
+    /// `squash_to_root` (0), or `squash_to_gid=`
+    pub all_to_group: Option<u32>,
+    /// `xattr_permissions=`
+    pub stated: StatedIn,
+    /// `noacl`: no access control lists.
+    pub no_acl: bool,
+    /// `static_nlink`: directories have one link.
+    pub static_links: bool,
+    /// What has no effect, in the order of the words.
+    pub notes: Vec<Note>,
+}
+
+/// Words of `fuse-overlayfs` and of its library that say how requests are served, which plyfs decides by itself.
+const SERVING: &[&str] = &[
+    "async_read",
+    "atomic_o_trunc",
+    "attr_timeout",
+    "auto_cache",
+    "blkdev",
+    "clone_fd",
+    "congestion_threshold",
+    "entry_timeout",
+    "fast_ino",
+    "fast_ino_check",
+    "hard_remove",
+    "intr",
+    "kernel_cache",
+    "large_read",
+    "max_background",
+    "max_idle_threads",
+    "max_readahead",
+    "max_threads",
+    "max_write",
+    "negative_timeout",
+    "no_remote_lock",
+    "no_splice_move",
+    "no_splice_read",
+    "no_splice_write",
+    "readdir_ino",
+    "splice_move",
+    "splice_read",
+    "splice_write",
+    "sync_read",
+    "threaded",
+    "use_ino",
+];
+
+/// Labels of SELinux. `fuse-overlayfs` takes these words and does nothing with them either.
+const LABELS: &[&str] = &["context", "fscontext", "defcontext", "rootcontext"];
+
+impl Words {
+    /// Reads one `-o` argument on top of what earlier ones said; later words win.
+    ///
+    /// # Errors
+    /// The first word that is known and malformed, or that would change the view in a way plyfs cannot.
+    pub fn parse(&mut self, argument: &OsStr) -> Result<(), OptionError> {
+        split(argument.as_bytes())
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .try_for_each(|word| self.word(word))
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), OptionError> {
+        let (name, value) = match word.iter().position(|byte| *byte == b'=') {
+            Some(at) => {
+                let (name, rest) = word.split_at(at);
+                (name, rest.get(1..))
+            }
+            None => (word, None),
+        };
+        let bad = |wanted| OptionError::BadValue {
+            word: lossy(word),
+            wanted,
+        };
+        let unsupported = |why| OptionError::Unsupported {
+            word: lossy(word),
+            why,
+        };
+        let id = |value| number(value).ok_or_else(|| bad("the value is the number of a user or group"));
+        let name = str::from_utf8(name).unwrap_or_default();
+        match (name, value) {
+            (name, _) if SERVING.contains(&name) || LABELS.contains(&name) => {}
+            ("uidmapping", value) => {
+                self.users = ranges(value.unwrap_or_default()).ok_or_else(|| bad(RANGES))?
+            }
+            ("gidmapping", value) => {
+                self.groups = ranges(value.unwrap_or_default()).ok_or_else(|| bad(RANGES))?
+            }
+            ("squash_to_root", None) => {
+                self.all_to_user = Some(0);
+                self.all_to_group = Some(0);
+            }
+            ("squash_to_uid", Some(value)) => self.all_to_user = Some(id(value)?),
+            ("squash_to_gid", Some(value)) => self.all_to_group = Some(id(value)?),
+            ("xattr_permissions", Some(value)) => {
+                self.stated = match value {
+                    b"0" => StatedIn::Inodes,
+                    b"1" => StatedIn::Security,
+                    b"2" => StatedIn::User,
+                    _ => return Err(bad("the value is 0, 1 or 2")),
+                }
+            }
+            ("noacl", None) => self.no_acl = true,
+            ("static_nlink", None) => self.static_links = true,
+            ("squash_to_root" | "noacl" | "static_nlink", Some(_)) => return Err(bad("it takes no value")),
+            ("squash_to_uid" | "squash_to_gid" | "xattr_permissions", None) => {
+                return Err(bad("it needs a value, as in 'name=value'"));
+            }
+            ("fsync", Some(value)) if number(value).is_some() => {
+                self.options.fsync = if number(value) == Some(0) {
+                    FsyncMode::Volatile
+                } else {
+                    FsyncMode::Auto
+                };
+            }
+            // Whether writes are gathered does not show, and with files passed through there is nothing to gather.
+            ("writeback", Some(b"0" | b"1")) => {}
+            ("noxattrs", Some(b"0")) => {}
+            ("noxattrs", _) => return Err(unsupported("the view always has extended attributes")),
+            ("plugins", None | Some(b"")) => {}
+            ("plugins", Some(_)) => return Err(unsupported("plyfs loads no plugins of fuse-overlayfs")),
+            // The private mounts that `podman run -v DIR:/X:O` makes.
+            ("private" | "shared" | "slave" | "rprivate" | "rshared" | "rslave", None) => {}
+            ("ino32_t", _) => self.note(word, Some("inode numbers have 64 bits")),
+            _ => return self.word_of_a_mount(word),
+        }
+        Ok(())
+    }
+
+    /// A word for [`Options`]. What it does not know, and what it cannot do that nobody would see, is noted.
+    fn word_of_a_mount(&mut self, word: &[u8]) -> Result<(), OptionError> {
+        match self.options.parse(OsStr::from_bytes(word)) {
+            Err(OptionError::Unknown(_)) => self.note(word, None),
+            Err(OptionError::Unsupported { why, .. }) if !changes_the_view(word) => {
+                self.note(word, Some(why))
+            }
+            done => return done,
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, word: &[u8], why: Option<&'static str>) {
+        self.notes.push(Note {
+            word: lossy(word),
+            why,
+        });
+    }
+}
+
+const RANGES: &str = "the value is a list of ranges, INSIDE:OUTSIDE:SIZE:INSIDE:OUTSIDE:SIZE..., none of them empty, that \
+                      do not overlap";
+
+/// Whether the view would be another one if plyfs did what the word says: other directories, other files, or a promise
+/// about their content.
+fn changes_the_view(word: &[u8]) -> bool {
+    ["redirect_dir", "verity", "lowerdir", "datadir"]
+        .iter()
+        .any(|name| word.starts_with(name.as_bytes()))
+}
+
+/// Cuts at every comma that has no backslash before it and does not stand in the quotes of a label. Escapes stay in.
+fn split(text: &[u8]) -> Vec<&[u8]> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    loop {
+        let quoted = LABELS.iter().any(|name| {
+            rest.strip_prefix(name.as_bytes())
+                .is_some_and(|value| value.starts_with(b"=\""))
+        });
+        let mut escaped = false;
+        let mut quotes = 0_usize;
+        let end = rest.iter().position(|byte| {
+            quotes = quotes.saturating_add(usize::from(*byte == b'"'));
+            let open = quoted && quotes == 1;
+            let cut = *byte == b',' && !escaped && !open;
+            escaped = *byte == b'\\' && !escaped;
+            cut
+        });
+        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
+        words.push(word);
+        match after.get(1..) {
+            Some(after) => rest = after,
+            None => return words,
+        }
+    }
+}
+
+/// Triples of numbers between colons, of which there may be one too many anywhere. None overlap on either side.
+fn ranges(value: &[u8]) -> Option<Vec<Range>> {
+    let numbers: Option<Vec<u32>> = value
+        .split(|byte| *byte == b':')
+        .filter(|text| !text.is_empty())
+        .map(number)
+        .collect();
+    let numbers = numbers?;
+    let (triples, []) = numbers.as_chunks::<3>() else {
+        return None;
+    };
+    let mut found: Vec<Range> = Vec::with_capacity(triples.len());
+    for &[inside, outside, size] in triples {
+        let last = size.checked_sub(1)?;
+        inside.checked_add(last)?;
+        outside.checked_add(last)?;
+        let apart = |a: u32, a_size: u32, b: u32, b_size: u32| {
+            u64::from(a) + u64::from(a_size) <= u64::from(b)
+                || u64::from(b) + u64::from(b_size) <= u64::from(a)
+        };
+        let clear = found.iter().all(|other| {
+            apart(inside, size, other.inside, other.size) && apart(outside, size, other.outside, other.size)
+        });
+        if !clear {
+            return None;
+        }
+        found.push(Range {
+            inside,
+            outside,
+            size,
+        });
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    if !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn lossy(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).into_owned()
+}
+
+/// A word with `value` in it, whatever bytes that has: the opposite of parsing.
+#[must_use]
+pub fn word(name: &str, value: &OsStr) -> OsString {
+    let mut word = Vec::from(name.as_bytes());
+    word.push(b'=');
+    word.extend_from_slice(crate::mount::options::escape(value).as_bytes());
+    OsString::from_vec(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Words, OptionError> {
+        let mut words = Words::default();
+        words.parse(OsStr::new(text))?;
+        Ok(words)
+    }
+
+    fn noted(text: &str) -> Vec<String> {
+        parse(text).unwrap().notes.iter().map(Note::to_string).collect()
+    }
+
+    #[test]
+    fn what_podman_and_dockerd_write() {
+        let words = parse("lowerdir=/g/l/A,upperdir=/g/ID/diff,workdir=/g/ID/work,,volatile,").unwrap();
+        assert_eq!(words.options.upper.as_deref(), Some(OsStr::new("/g/ID/diff")));
+        assert_eq!(words.options.fsync, FsyncMode::Volatile);
+        assert_eq!(words.notes, []);
+        let words =
+            parse("lowerdir=/l,private,uidmapping=:0:1:1000:1001:1001:64535,gidmapping=:0:0:5").unwrap();
+        let range = |inside, outside, size| Range {
+            inside,
+            outside,
+            size,
+        };
+        assert_eq!(words.users, [range(0, 1, 1000), range(1001, 1001, 64535)]);
+        assert_eq!(words.groups, [range(0, 0, 5)]);
+        assert_eq!(words.notes, []);
+    }
+
+    #[test]
+    fn words_of_fuse_overlayfs() {
+        assert_eq!(parse("fsync=0").unwrap().options.fsync, FsyncMode::Volatile);
+        assert_eq!(parse("fsync=0,fsync=1").unwrap().options.fsync, FsyncMode::Auto);
+        assert_eq!(parse("fsync=strict").unwrap().options.fsync, FsyncMode::Strict);
+        assert_eq!(parse("xattr_permissions=2").unwrap().stated, StatedIn::User);
+        assert_eq!(parse("xattr_permissions=1").unwrap().stated, StatedIn::Security);
+        assert_eq!(parse("xattr_permissions=0").unwrap(), Words::default());
+        let squashed = parse("squash_to_root").unwrap();
+        assert_eq!((squashed.all_to_user, squashed.all_to_group), (Some(0), Some(0)));
+        let squashed = parse("squash_to_uid=7,squash_to_gid=8").unwrap();
+        assert_eq!((squashed.all_to_user, squashed.all_to_group), (Some(7), Some(8)));
+        assert!(parse("noacl").unwrap().no_acl && parse("static_nlink").unwrap().static_links);
+        assert_eq!(
+            parse("timeout=0.5").unwrap().options.timeout,
+            Duration::from_millis(500)
+        );
+    }
+
+    #[test]
+    fn how_it_is_served_is_for_plyfs_to_decide() {
+        let words = "threaded=1,fast_ino=1,max_idle_threads=4,clone_fd,writeback=1,writeback=0,noxattrs=0,plugins=,\
+            kernel_cache,max_write=4096,splice_read,xino=auto,lazytime,suid,dev,exec,rw,default_permissions,\
+            redirect_dir=off,context=\"system_u:object_r:container_file_t:s0:c1,c2\",big_writes,private";
+        assert_eq!(parse(words).unwrap(), Words::default());
+        assert!(parse("writeback").unwrap().options.writeback);
+    }
+
+    #[test]
+    fn a_label_ends_with_its_quotes() {
+        let words = parse("context=\"a:b,c\",ro,rootcontext=\"d,e\"").unwrap();
+        assert!(words.options.attributes.read_only);
+        assert_eq!(words.notes, []);
+        // Without an end it takes what is left, and quotes elsewhere are a part of the name.
+        assert!(!parse("context=\"a,ro").unwrap().options.attributes.read_only);
+        let words = parse("upperdir=\"a,ro,b\"").unwrap();
+        assert_eq!(words.options.upper.unwrap(), "\"a");
+        assert!(words.options.attributes.read_only);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_noted() {
+        assert_eq!(
+            noted("frobnicate,frob=1,,ino32_t,metacopy=on"),
+            [
+                "unknown argument ignored: frobnicate",
+                "unknown argument ignored: frob=1",
+                "argument without effect: ino32_t: inode numbers have 64 bits",
+                "argument without effect: metacopy=on: a copy-up always copies the data",
+            ]
+        );
+        for word in [
+            "index=on",
+            "nfs_export=on",
+            "uuid=on",
+            "setuid=5",
+            "subtype=other",
+            "max_read=9",
+        ] {
+            assert_eq!(noted(word).len(), 1, "{word}");
+        }
+        let odd = OsStr::from_bytes(b"\xff\xfe=1,\xff");
+        let mut words = Words::default();
+        words.parse(odd).unwrap();
+        assert_eq!(words.notes.len(), 2);
+    }
+
+    #[test]
+    fn what_would_change_the_view_is_refused() {
+        for word in [
+            "redirect_dir=on",
+            "redirect_dir=follow",
+            "verity=require",
+            "lowerdir+=/a",
+            "noxattrs=1",
+            "plugins=/p.so",
+        ] {
+            let error = parse(word).unwrap_err();
+            assert!(
+                matches!(error, OptionError::Unsupported { .. }),
+                "{word}: {error}"
+            );
+        }
+        for word in [
+            "uidmapping=",
+            "uidmapping",
+            "uidmapping=0:1",
+            "uidmapping=0:1:0",
+            "uidmapping=0:1:x",
+            "uidmapping=0:-1:5",
+            "uidmapping=0:4294967295:2",
+            "uidmapping=0:0:10:5:100:10",
+            "gidmapping=0:100:10:50:105:10",
+            "gidmapping=0:99999999999:1",
+            "squash_to_uid=me",
+            "squash_to_uid",
+            "squash_to_root=1",
+            "xattr_permissions=3",
+            "xattr_permissions",
+            "noacl=1",
+            "static_nlink=0",
+            "timeout=soon",
+            "fsync=maybe",
+            "fsync=",
+            "redirect_dir=perhaps",
+            "lowerdir=",
+            "lowerdir=/a::/b",
+            "upperdir=",
+            "ro=1",
+        ] {
+            let error = parse(word).unwrap_err();
+            assert!(matches!(error, OptionError::BadValue { .. }), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_last_word_counts_and_arguments_add_up() {
+        let mut words = Words::default();
+        for text in [
+            "upperdir=/a,ro",
+            "rw,upperdir=/b,uidmapping=0:1:2",
+            "workdir=/w,uidmapping=5:6:7",
+        ] {
+            words.parse(OsStr::new(text)).unwrap();
+        }
+        assert_eq!(words.options.upper.unwrap(), "/b");
+        assert_eq!(words.options.work.unwrap(), "/w");
+        assert!(!words.options.attributes.read_only);
+        assert_eq!(words.users.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_comes_back(name in "[^\0]{1,40}", before in "[a-z]{0,5}") {
+            let mut text = OsString::from(before);
+            text.push(",");
+            text.push(word("upperdir", OsStr::new(&name)));
+            text.push(",ro");
+            let mut words = Words::default();
+            words.parse(&text).unwrap();
+            prop_assert_eq!(words.options.upper, Some(OsString::from(name)));
+            prop_assert!(words.options.attributes.read_only);
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // Whatever it answers, it answers.
+            let mut words = Words::default();
+            let answer = words.parse(OsStr::from_bytes(&bytes));
+            prop_assert!(answer.is_ok() || !answer.unwrap_err().to_string().is_empty());
+        }
+
+        #[test]
+        fn no_part_of_an_argument_is_lost(bytes in prop::collection::vec(prop::sample::select(b"a,\\\"=:context".to_vec()), 0..60)) {
+            let words = split(&bytes);
+            prop_assert_eq!(words.join(&b','), bytes);
+        }
+
+        #[test]
+        fn ranges_come_back(sizes in prop::collection::vec((0_u32..1000, 1_u32..1000), 1..20), reversed: bool) {
+            let (mut inside, mut outside) = (0_u32, 5_000_000_u32);
+            let mut wanted = Vec::new();
+            for (gap, size) in sizes {
+                inside += gap;
+                wanted.push(Range { inside, outside, size });
+                inside += size;
+                outside += size + gap;
+            }
+            if reversed {
+                wanted.reverse();
+            }
+            let text: String = wanted.iter().map(|r| format!(":{}:{}:{}", r.inside, r.outside, r.size)).collect();
+            prop_assert_eq!(ranges(text.as_bytes()), Some(wanted));
+        }
+    }
+}
