@@ -24,6 +24,8 @@ mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod doctor;
+mod engine_setup;
 mod explain;
 mod fuzz;
 mod layer_lower;

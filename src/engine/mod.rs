@@ -1,0 +1,3 @@
+//! Container engines: what they call, and how they are told to.
+
+pub mod setup;
