@@ -30,8 +30,9 @@
 //! 10. [`store`]: images, layers and containers on disk.
 //! 11. [`compare`]: the same operations on two ways to mount, compared.
 //! 12. [`lesson`]: a walk through the rules that a teacher can show.
-//! 13. [`engine`]: what a container engine asks for.
-//! 14. [`cli`]: what a person typed.
+//! 13. [`engine`]: what container engines call, and how they are told to.
+//! 14. [`doctor`]: what works on this machine.
+//! 15. [`cli`]: what a person typed.
 //!
 //! Each of [`mount`], [`explain`], [`upper`] (differences, and bringing them into the lower) and [`compare`] begins with an
 //! example for other programs; [`builder::diff`] compares whole trees.
@@ -39,6 +40,7 @@
 pub mod builder;
 pub mod cli;
 pub mod compare;
+pub mod doctor;
 pub mod engine;
 pub mod explain;
 pub mod format;
@@ -58,9 +60,9 @@ mod architecture {
     use std::path::{Path, PathBuf};
 
     /// From the bottom up: each storey uses only those before it.
-    const STOREYS: [&str; 14] = [
+    const STOREYS: [&str; 15] = [
         "sys", "format", "overlay", "fuse", "mount", "explain", "builder", "upper", "trial", "store",
-        "compare", "lesson", "engine", "cli",
+        "compare", "lesson", "engine", "doctor", "cli",
     ];
     /// The wing of the file system, which the builder stands beside.
     const MOUNT_WING: [&str; 4] = ["overlay", "fuse", "mount", "explain"];

@@ -7,6 +7,8 @@
 mod call;
 mod compare;
 mod container;
+mod doctor;
+mod engine;
 mod explain;
 mod explain_page;
 mod generate;
@@ -17,6 +19,7 @@ mod lesson;
 mod limits;
 mod list;
 mod mount;
+mod mount_helper;
 mod output;
 mod page;
 mod progress;
@@ -96,6 +99,8 @@ enum Command {
     Lesson(lesson::LessonArgs),
     Try(trial::TryArgs),
     Upper(upper::UpperArgs),
+    Engine(engine::EngineArgs),
+    Doctor(doctor::DoctorArgs),
     Unshare(unshare::UnshareArgs),
     Compare(compare::CompareArgs),
     /// A process of 'plyfs compare' that does the steps.
@@ -155,10 +160,14 @@ impl From<std::io::Error> for Failure {
 /// Does what the command line says.
 #[must_use]
 pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
-    if !crate::engine::is_call(&arguments) {
+    if mount_helper::is_meant(arguments.first()) {
+        return mount_helper::run(arguments);
+    }
+    let called = crate::engine::is_call(&arguments);
+    if !called {
         trial::translate(&mut arguments);
     }
-    let done = if crate::engine::is_call(&arguments) {
+    let done = if called {
         call::run(&arguments)
     } else if is_command(arguments.get(1)) {
         match Cli::try_parse_from(arguments) {
@@ -171,6 +180,11 @@ pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
             Err(error) => return say(&error),
         }
     };
+    exit_status(done)
+}
+
+/// Says why it failed, and makes the exit status of it.
+fn exit_status(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(reason)) => {
@@ -223,6 +237,8 @@ impl Cli {
             Command::Lesson(arguments) => arguments.run(),
             Command::Try(arguments) => arguments.run(),
             Command::Upper(arguments) => arguments.run(),
+            Command::Engine(arguments) => arguments.run(),
+            Command::Doctor(arguments) => arguments.run(self.root.as_deref()),
             Command::Unshare(arguments) => arguments.run(self.root.as_deref()),
             Command::Compare(arguments) => arguments.run(),
             Command::CompareWorker => Ok(crate::compare::worker()?),
@@ -240,6 +256,7 @@ mod tests {
     fn the_grammars_are_sound() {
         Cli::command().debug_assert();
         mount::KernelForm::command().debug_assert();
+        mount_helper::HelperForm::command().debug_assert();
     }
 
     #[test]

@@ -230,6 +230,15 @@ impl MountArgs {
 }
 
 impl KernelForm {
+    /// As if this had been typed.
+    pub(super) fn of(source: OsString, merged: OsString, options: Vec<OsString>) -> Self {
+        Self {
+            operands: vec![source, merged],
+            options,
+            foreground: false,
+        }
+    }
+
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut options = parse(&self.options)?;
         let (source, merged) = match <[OsString; 2]>::try_from(self.operands) {

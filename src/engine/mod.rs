@@ -9,11 +9,14 @@
 //!   call        a mount                 -> a view that answers, or the reason
 //! ```
 //!
+//! `setup` makes an engine call it.
+//!
 //! What it does otherwise than [`mod@crate::mount`] alone: layers may carry marks of other tools, an upper may have been
 //! written by `fuse-overlayfs`, a dead view on the target gives way, and words that nobody knows are no error.
 
 pub mod arguments;
 pub mod call;
+pub mod setup;
 pub mod words;
 
 pub use arguments::{Asked, CallError, MountCall, is_call};

@@ -305,7 +305,14 @@ fn inside(inner: Opened<'_>, outer: &Place, role: Role) -> Result<bool, MountErr
 }
 
 /// K5, by what statfs(2) and the mount table say of the upper's file system.
-fn check_upper_file_system(upper: &Place, dir: BorrowedFd<'_>, read_only: bool) -> Result<(), MountError> {
+///
+/// # Errors
+/// [`MountError::UnsuitableUpper`] for a merged view, a network file system, and a mount that is not to be written to.
+pub fn check_upper_file_system(
+    upper: &Place,
+    dir: BorrowedFd<'_>,
+    read_only: bool,
+) -> Result<(), MountError> {
     const OVERLAY: u32 = 0x794c_7630;
     const NETWORK: &[(u32, &str)] = &[
         (0x6969, "NFS"),

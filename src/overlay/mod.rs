@@ -103,6 +103,15 @@ impl std::fmt::Debug for Overlay {
     }
 }
 
+/// Tries in the empty directory `work` what an upper on its file system must be able to do (K14), and tells where its
+/// private marks would live. What is made there is left to the caller.
+///
+/// # Errors
+/// [`SetupError::Unsuitable`] with the missing ability, or the step that failed.
+pub fn try_upper(work: impl AsFd) -> std::result::Result<Namespace, SetupError> {
+    Work::take_over(work, false)?.probe(XattrNamespace::Auto)
+}
+
 impl Overlay {
     /// Probes and cleans the layers and builds the view.
     ///

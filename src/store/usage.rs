@@ -185,7 +185,8 @@ impl Store {
         (usage.containers, usage.container_space) = self.containers_usage(&mut walker)?;
         usage.links = Links {
             highest: walker.highest,
-            limit: self.link_limit()?,
+            limit: stat::link_limit(self.overlay())
+                .map_err(StoreError::errno("look at", self.overlay_path()))?,
         };
         Ok(usage)
     }
@@ -236,24 +237,6 @@ impl Store {
             }
         }
         Ok((count, space))
-    }
-
-    /// How many names an inode may have, by the type of the store's file system.
-    fn link_limit(&self) -> Result<Option<u64>> {
-        const EXT: i64 = 0xef53;
-        const XFS: i64 = 0x5846_5342;
-        const BTRFS: i64 = 0x9123_683e;
-        const F2FS: i64 = 0xf2f5_2010;
-        let found =
-            rustix::fs::fstatfs(self.overlay()).map_err(StoreError::errno("look at", self.overlay_path()))?;
-        Ok(match found.f_type {
-            EXT => Some(65_000),
-            XFS => Some(0x7fff_ffff),
-            // In one directory; each layer is another one.
-            BTRFS => Some(65_535),
-            F2FS => Some(0xffff_ffff),
-            _ => None,
-        })
     }
 }
 

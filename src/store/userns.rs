@@ -175,6 +175,22 @@ struct User {
 }
 
 impl User {
+    fn this() -> Self {
+        let uid = rustix::process::getuid().as_raw();
+        Self {
+            uid,
+            gid: rustix::process::getgid().as_raw(),
+            name: namespaces::name_of_user(uid).and_then(|name| name.into_string().ok()),
+        }
+    }
+
+    fn own_ranges(&self, kind: Ids) -> Result<Vec<Range>> {
+        match kind {
+            Ids::Users => self.ranges("/etc/subuid", "--add-subuids"),
+            Ids::Groups => self.ranges("/etc/subgid", "--add-subgids"),
+        }
+    }
+
     fn ranges(&self, file: &str, option: &str) -> Result<Vec<Range>> {
         let text = match std::fs::read_to_string(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -192,15 +208,28 @@ impl User {
     }
 }
 
+/// Which of the two kinds of subordinate ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// /etc/subuid
+    Users,
+    /// /etc/subgid
+    Groups,
+}
+
+/// How many subordinate ids this user has.
+///
+/// # Errors
+/// When it has none, or the file cannot be read.
+pub fn own_ids(kind: Ids) -> Result<u64> {
+    let ranges = User::this().own_ranges(kind)?;
+    Ok(ranges.iter().map(|range| u64::from(range.count)).sum())
+}
+
 fn make() -> Result<()> {
-    let uid = rustix::process::getuid().as_raw();
-    let user = User {
-        uid,
-        gid: rustix::process::getgid().as_raw(),
-        name: namespaces::name_of_user(uid).and_then(|name| name.into_string().ok()),
-    };
-    let uids = mapping(user.uid, &user.ranges("/etc/subuid", "--add-subuids")?);
-    let gids = mapping(user.gid, &user.ranges("/etc/subgid", "--add-subgids")?);
+    let user = User::this();
+    let uids = mapping(user.uid, &user.own_ranges(Ids::Users)?);
+    let gids = mapping(user.gid, &user.own_ranges(Ids::Groups)?);
     let programs = [find("newuidmap")?, find("newgidmap")?];
 
     // The ids are assigned from outside, by setuid programs: a child stays there and runs them.
@@ -266,7 +295,10 @@ fn no_namespace(errno: Errno) -> StoreError {
 }
 
 /// A program of the package uidmap, on PATH or where Debian has it.
-fn find(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not installed.
+pub fn find(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/bin"), PathBuf::from("/bin")])

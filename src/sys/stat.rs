@@ -139,3 +139,22 @@ fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Stat> {
     let x = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
     Ok(Stat::from_statx(&x))
 }
+
+/// How many names an inode may have, by the type of the file system behind `object`; none where that is not known.
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn link_limit(object: impl AsFd) -> Result<Option<u64>> {
+    const EXT: i64 = 0xef53;
+    const XFS: i64 = 0x5846_5342;
+    const BTRFS: i64 = 0x9123_683e;
+    const F2FS: i64 = 0xf2f5_2010;
+    Ok(match rustix::fs::fstatfs(object)?.f_type {
+        EXT => Some(65_000),
+        XFS => Some(0x7fff_ffff),
+        // In one directory.
+        BTRFS => Some(65_535),
+        F2FS => Some(0xffff_ffff),
+        _ => None,
+    })
+}

@@ -24,7 +24,9 @@ mod compare;
 #[cfg(feature = "fault-injection")]
 mod crash;
 mod differential;
+mod doctor;
 mod engine;
+mod engine_setup;
 mod explain;
 mod fuzz;
 mod layer_lower;
