@@ -224,13 +224,7 @@ impl Overlay {
     ///
     /// # Errors
     /// As getxattr(2).
-    pub(super) fn told_open(
-        &self,
-        node: &Node,
-        on_lower: bool,
-        file: impl AsFd,
-        stat: Stat,
-    ) -> Result<Stat> {
+    pub(super) fn told_open(&self, node: &Node, on_lower: bool, file: impl AsFd, stat: Stat) -> Result<Stat> {
         if self.stated.none {
             return Ok(stat);
         }
