@@ -30,6 +30,10 @@ Words for -o, separated by commas. A backslash keeps ',' ':' and '\\' in a name:
                   nothing is ever synced
   userxattr       keep private marks in 'user.overlay.' attributes instead of
                   'trusted.overlay.'
+  foreign         marks of other tools in the lowers count: '.wh.NAME' and
+                  '.wh..wh..opq' as container engines unpack them, opaque
+                  directories of 'trusted.overlay.', 'user.overlay.' and
+                  'user.fuseoverlayfs.'
   timeout=SECONDS how long the kernel may trust names and attributes (default
                   86400); 0 if the layers change underneath
   passthrough=upper
@@ -192,6 +196,7 @@ impl MountArgs {
             }
         };
         let fresh = self.merged.is_none();
+        let foreign = options.foreign;
         let merged = match self.merged {
             Some(merged) => merged,
             None => private::fresh_mount_point(&self.lower)?,
@@ -204,6 +209,7 @@ impl MountArgs {
             },
             options,
             source: None,
+            foreign,
             foreground: self.foreground,
             remove_mount_point: fresh,
             log,
@@ -253,6 +259,7 @@ impl KernelForm {
             return Err(Failure::usage("the mount option 'lowerdir=' is missing"));
         }
         let upper = pair(options.upper.take(), options.work.take())?;
+        let foreign = options.foreign;
         // As in the kernel, want of an upper makes the view read-only (K2).
         options.attributes.read_only |= upper.is_none();
         let log = start_logging(&options, self.foreground);
@@ -264,6 +271,7 @@ impl KernelForm {
             },
             options,
             source,
+            foreign,
             foreground: self.foreground,
             remove_mount_point: false,
             log,

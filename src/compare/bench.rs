@@ -5,13 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::hunt::Setting;
-use super::pair::Side;
+use super::pair::{SIDES, Side};
 use crate::sys::plain as sys;
 
 /// The four directories of a mount.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub lower: PathBuf,
+    /// Lowers above that one, the topmost first.
+    pub tops: Vec<PathBuf>,
     pub upper: PathBuf,
     pub work: PathBuf,
     pub merged: PathBuf,
@@ -100,6 +102,7 @@ impl Bench {
         let case = Case {
             root: root.clone(),
             on_disk: self.on_disk,
+            tops: Cell::new(0),
         };
         if !self.on_disk {
             memory(&root)?;
@@ -128,9 +131,32 @@ impl Drop for Bench {
 pub struct Case {
     root: PathBuf,
     on_disk: bool,
+    tops: Cell<usize>,
+}
+
+impl Place {
+    /// All lowers, the topmost first.
+    pub fn lowers(&self) -> impl Iterator<Item = &PathBuf> {
+        self.tops.iter().chain([&self.lower])
+    }
+
+    /// The same as a word of mount options.
+    pub fn lowerdir(&self) -> PathBuf {
+        let paths: Vec<_> = self.lowers().map(|lower| lower.as_os_str()).collect();
+        PathBuf::from(paths.join(std::ffi::OsStr::new(":")))
+    }
 }
 
 impl Case {
+    /// Makes room for lowers above the one there is, on both sides.
+    pub fn add_tops(&self, count: usize) -> Result<(), String> {
+        self.tops.set(count);
+        for top in SIDES.into_iter().flat_map(|side| self.place(side).tops) {
+            make(&top)?;
+        }
+        Ok(())
+    }
+
     /// The layers that a side begins with.
     pub fn place(&self, side: Side) -> Place {
         let at = self.root.join(match side {
@@ -139,6 +165,9 @@ impl Case {
         });
         Place {
             lower: at.join("l"),
+            tops: (1..=self.tops.get())
+                .map(|number| at.join(format!("t{number}")))
+                .collect(),
             upper: at.join("u"),
             work: at.join("w"),
             merged: at.join("m"),

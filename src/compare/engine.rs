@@ -94,11 +94,17 @@ impl Engine<'_> {
         work: &mut dyn FnMut(&mut Run) -> Result<(), Stop>,
     ) -> Result<Report, Trouble> {
         let case = self.bench.case()?;
+        if let Layered::Made(layers) = layers {
+            case.add_tops(layers.tops.len())?;
+        }
         for side in SIDES {
             let place = case.place(side);
             match layers {
                 Layered::Made(layers) => {
                     layers::build(&place.lower, &layers.lower)?;
+                    for (top, items) in place.tops.iter().zip(&layers.tops) {
+                        layers::build(top, items)?;
+                    }
                     layers::build(&place.upper, &layers.upper)?;
                 }
                 Layered::Copied { lower, upper } => {
@@ -118,7 +124,7 @@ impl Engine<'_> {
                 self.ignored,
                 self.ways.a.has_old_readers() || self.ways.b.has_old_readers(),
             ),
-            lowers: Pair::make(|side| look_at(&case.place(side).lower)),
+            lowers: Pair::make(|side| look_at_lowers(&case.place(side))),
             report: Report {
                 end: End::Agreed,
                 events: Vec::new(),
@@ -448,7 +454,7 @@ impl Run<'_> {
     pub(super) fn layers_unmounted(&mut self) -> Result<(), Stop> {
         self.layers_below("unmounted")?;
         for side in SIDES {
-            let now = look_at(&self.place(side).lower);
+            let now = look_at_lowers(&self.place(side));
             trees::untouched(&self.name(side), self.lowers.of(self.layers_of(side)), &now)?;
         }
         if self.engine.ignored.iter().any(|field| field == "work") {
@@ -467,6 +473,19 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// All lowers as they lie on their file system.
+fn look_at_lowers(place: &Place) -> Tree {
+    let mut all = look_at(&place.lower);
+    for (number, top) in place.tops.iter().enumerate() {
+        let root = Bytes::from(format!("(above {number})").as_str());
+        all.extend(look_at(top).into_iter().map(|mut entry| {
+            entry.path = root.join(&entry.path.0);
+            entry
+        }));
+    }
+    all
 }
 
 /// A layer as it lies on its file system.

@@ -19,6 +19,7 @@ use super::nasty;
 use super::op::{Call, Look};
 use super::pair::{Pair, Side};
 use super::rng::Rng;
+use super::tops;
 use super::way::{Way, mount_of};
 use super::worker::{Reply, Request};
 use crate::sys::plain as sys;
@@ -77,7 +78,11 @@ impl Given {
         let engine = setting.engine(ways, &bench);
         let start = Instant::now();
         let layers = match (&self.lower, &self.upper) {
-            (None, None) => Layered::Made(nasty::layers(&mut Rng::new(self.seed))),
+            (None, None) => Layered::Made(tops::with_tops(
+                self.seed,
+                nasty::layers(&mut Rng::new(self.seed)),
+                ways,
+            )),
             (lower, upper) => Layered::Copied {
                 lower: lower.as_deref(),
                 upper: upper.as_deref(),

@@ -16,6 +16,7 @@ use super::pair::Pair;
 use super::rng::Rng;
 use super::script;
 use super::shrink;
+use super::tops;
 use super::way::Way;
 
 /// A seed that was most likely never used before.
@@ -186,7 +187,7 @@ impl Hunt {
         let enough = |done: usize| self.programs.is_some_and(|most| done as u64 >= most);
         while start.elapsed() < self.time && !enough(found.programs.len()) {
             let mut rng = Rng::new(seed);
-            let layers = nasty::layers(&mut rng);
+            let layers = tops::with_tops(seed, nasty::layers(&mut rng), ways);
             let generator = Generator::new(rng, self.steps);
             let begun = Instant::now();
             let report = engine.run(&layers, Source::Generate(Box::new(generator)));

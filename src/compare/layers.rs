@@ -14,6 +14,9 @@ use crate::sys::plain::{self as sys, Answer, Of};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Layers {
     pub lower: Vec<Item>,
+    /// Further lowers, above that one; the topmost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tops: Vec<Vec<Item>>,
     pub upper: Vec<Item>,
 }
 

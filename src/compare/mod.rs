@@ -49,6 +49,7 @@ mod pair;
 mod rng;
 mod script;
 mod shrink;
+mod tops;
 mod tree;
 mod trees;
 mod way;

@@ -132,6 +132,7 @@ pub fn layers(rng: &mut Rng) -> Layers {
     }
     Layers {
         lower: lower.0,
+        tops: Vec::new(),
         upper: upper.0,
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{End, Engine, Source};
 use super::judge::Difference;
-use super::layers::Layers;
+use super::layers::{Item, Layers};
 use super::op::{Event, Look, Program};
 
 pub struct Shrunk {
@@ -37,28 +37,22 @@ pub fn shrink(engine: &Engine, program: Program, signature: &str, budget: Durati
                 events: events.to_vec(),
             })
         });
-        for upper in [true, false] {
+        for layer in 0..2 + best.layers.tops.len() {
             let keep = best.clone();
-            let with = |items: &[_]| {
-                let mut layers: Layers = keep.layers.clone();
-                *(if upper {
-                    &mut layers.upper
-                } else {
-                    &mut layers.lower
-                }) = items.to_vec();
-                Program {
-                    layers,
-                    ..keep.clone()
+            let with = |items: &[Item]| {
+                let mut program = keep.clone();
+                if let Some(all) = items_of(&mut program.layers, layer) {
+                    *all = items.to_vec();
                 }
+                program
             };
-            let items = if upper {
-                &keep.layers.upper
-            } else {
-                &keep.layers.lower
+            let Some(items) = items_of(&mut best.layers, layer) else {
+                continue;
             };
             let items = reduce(items.clone(), &mut |items| search.fails(&with(items)));
             best = with(&items);
         }
+        best = without_empty_tops(best, &mut |program| search.fails(program));
         if size(&best) == before || search.late() {
             break;
         }
@@ -75,7 +69,29 @@ pub fn shrink(engine: &Engine, program: Program, signature: &str, budget: Durati
 }
 
 fn size(program: &Program) -> usize {
-    program.events.len() + program.layers.lower.len() + program.layers.upper.len()
+    let layers = &program.layers;
+    let tops: usize = layers.tops.iter().map(|top| top.len() + 1).sum();
+    program.events.len() + layers.lower.len() + layers.upper.len() + tops
+}
+
+/// The items of the upper, the lower, or a lower above it.
+fn items_of(layers: &mut Layers, layer: usize) -> Option<&mut Vec<Item>> {
+    match layer {
+        0 => Some(&mut layers.upper),
+        1 => Some(&mut layers.lower),
+        _ => layers.tops.get_mut(layer - 2),
+    }
+}
+
+/// Leaves out the lowers in which nothing is left, if it fails all the same.
+fn without_empty_tops(program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Program {
+    let mut less = program.clone();
+    less.layers.tops.retain(|top| !top.is_empty());
+    if less.layers.tops.len() < program.layers.tops.len() && fails(&less) {
+        less
+    } else {
+        program
+    }
 }
 
 struct Search<'a> {

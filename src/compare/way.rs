@@ -116,17 +116,28 @@ impl Way {
         })
     }
 
-    /// The shell command that mounts, with the names of shell variables in the place of the directories.
+    /// Whether it can mount several lowers.
     #[must_use]
-    pub fn as_shell(&self) -> String {
+    pub fn takes_lowers(&self) -> bool {
+        self.command
+            .as_ref()
+            .is_none_or(|command| command.contains("lowerdir={lower}"))
+    }
+
+    /// The shell command that mounts, with the names of shell variables in the place of the directories; `tops` is the
+    /// number of lowers above the one that is always there.
+    #[must_use]
+    pub fn as_shell(&self, tops: usize) -> String {
+        let tops: String = (1..=tops).map(|number| format!("$dir/t{number}:")).collect();
+        let lower = format!("{tops}$dir/l");
         match &self.command {
             Some(command) => command
-                .replace("{lower}", "$dir/l")
+                .replace("{lower}", &lower)
                 .replace("{upper}", "$dir/u")
                 .replace("{work}", "$dir/w")
                 .replace("{merged}", "$dir/m"),
             None => {
-                "mount -t overlay overlay -o lowerdir=$dir/l,upperdir=$dir/u,workdir=$dir/w $dir/m".into()
+                format!("mount -t overlay overlay -o lowerdir={lower},upperdir=$dir/u,workdir=$dir/w $dir/m")
             }
         }
     }
@@ -141,7 +152,7 @@ impl Way {
             return mount_kernel(place);
         };
         let words = [
-            ("{lower}", &place.lower),
+            ("{lower}", &place.lowerdir()),
             ("{upper}", &place.upper),
             ("{work}", &place.work),
             ("{merged}", &place.merged),
@@ -171,7 +182,7 @@ impl fmt::Display for Way {
 /// A path as a word of the shell.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:".contains(c);
     if text.chars().all(plain) {
         text.into_owned()
     } else {
@@ -182,7 +193,7 @@ fn quoted(path: &Path) -> String {
 fn mount_kernel(place: &Place) -> Result<Mounted, String> {
     let words = format!(
         "lowerdir={},upperdir={},workdir={}",
-        place.lower.display(),
+        place.lowerdir().display(),
         place.upper.display(),
         place.work.display()
     );
@@ -340,7 +351,7 @@ fn ways_are_named() {
     assert!(Way::named("kernel", plyfs).unwrap().command.is_none());
     let ours = Way::named("plyfs", plyfs).unwrap();
     assert!(
-        ours.as_shell()
+        ours.as_shell(0)
             .starts_with("'/opt/my plyfs' $dir/m -o lowerdir=$dir/l,")
     );
     assert_eq!(

@@ -44,6 +44,7 @@ pub fn serve(call: MountCall, log: bool) -> Result<Option<Outcome>, MountError> 
         log,
         passing: false,
         engine: true,
+        foreign: true,
     };
     mount(&request, |_| {}).map(Some)
 }

@@ -94,6 +94,8 @@ pub struct Named {
     pub marks: Option<Namespace>,
     /// The view refuses every change.
     pub read_only: bool,
+    /// Marks of other tools in the lowers count.
+    pub foreign: bool,
 }
 
 /// The layers of a view, open for looking at only.
@@ -145,6 +147,7 @@ impl Layers {
         let config = LayerConfig {
             lowers,
             names,
+            foreign: named.foreign,
             upper,
             xattr: XattrNamespace::Auto,
             fsync: FsyncMode::Auto,
@@ -176,6 +179,7 @@ impl Layers {
             work: entry.work.as_ref().map(JsonPath::path),
             marks: None,
             read_only: entry.read_only,
+            foreign: entry.foreign,
         })
     }
 
@@ -197,6 +201,7 @@ impl Layers {
             work: live.entry.work.as_ref().map(JsonPath::path),
             marks: Some(marks),
             read_only: live.entry.read_only,
+            foreign: live.entry.foreign,
         })?;
         // The root of the view shows the number of the upper's.
         if let Some(upper) = upper {

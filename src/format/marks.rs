@@ -15,6 +15,10 @@ pub enum Namespace {
     User,
 }
 
+/// The prefixes of the private attributes of all overlays: the kernel's two, which plyfs uses too, and that of
+/// fuse-overlayfs.
+pub const ALL_PREFIXES: &[&[u8]] = &[b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."];
+
 const OPAQUE: &[u8] = b"opaque";
 const ORIGIN: &[u8] = b"origin";
 const IMPURE: &[u8] = b"impure";
@@ -40,7 +44,72 @@ pub struct Marks {
     pub impure: bool,
 }
 
+/// Reads the marks of an object under any of these prefixes: one call for an object that has no attributes.
+///
+/// # Errors
+/// As listxattr(2) and getxattr(2).
+pub fn read(prefixes: &[&[u8]], target: Target<'_>) -> Result<Marks> {
+    let mut marks = Marks::default();
+    for name in xattr::names(&xattr::list(target)?) {
+        let Some(mark) = prefixes.iter().find_map(|prefix| name.strip_prefix(*prefix)) else {
+            continue;
+        };
+        match mark {
+            OPAQUE => marks.opaque |= value(target, name)?.as_deref() == Some(b"y"),
+            REDIRECT => marks.redirect = true,
+            METACOPY => marks.metacopy = true,
+            WHITEOUT => marks.whiteout = true,
+            ORIGIN => marks.origin = true,
+            IMPURE => marks.impure = true,
+            _ => {}
+        }
+    }
+    Ok(marks)
+}
+
+fn value(target: Target<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    match xattr::get(target, name) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The real name behind the name `view` that a user gives: `X.foo` becomes `X.overlay.foo` for each prefix `X.`.
+#[must_use]
+pub fn to_real<'a>(prefixes: &[&[u8]], view: &'a [u8]) -> Cow<'a, [u8]> {
+    let private = prefixes
+        .iter()
+        .find_map(|prefix| Some((*prefix, view.strip_prefix(*prefix)?)));
+    match private {
+        Some((prefix, rest)) => Cow::Owned([prefix, ESCAPE, rest].concat()),
+        None => Cow::Borrowed(view),
+    }
+}
+
+/// The name that users see for the real name `real`; `None` for a private mark.
+#[must_use]
+pub fn to_view<'a>(prefixes: &[&[u8]], real: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let private = prefixes
+        .iter()
+        .find_map(|prefix| Some((*prefix, real.strip_prefix(*prefix)?)));
+    match private {
+        Some((prefix, rest)) => rest
+            .strip_prefix(ESCAPE)
+            .map(|rest| Cow::Owned([prefix, rest].concat())),
+        None => Some(Cow::Borrowed(real)),
+    }
+}
+
 impl Namespace {
+    /// The prefix of every private name, as a list of one.
+    pub fn prefixes(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Trusted => &[b"trusted.overlay."],
+            Self::User => &[b"user.overlay."],
+        }
+    }
+
     /// The prefix of every private name.
     pub fn prefix(self) -> &'static [u8] {
         match self {
@@ -55,20 +124,12 @@ impl Namespace {
 
     /// The real name behind the name `view` that a user gives: `X.foo` becomes `X.overlay.foo`.
     pub fn to_real(self, view: &[u8]) -> Cow<'_, [u8]> {
-        match view.strip_prefix(self.prefix()) {
-            Some(rest) => Cow::Owned([self.prefix(), ESCAPE, rest].concat()),
-            None => Cow::Borrowed(view),
-        }
+        to_real(self.prefixes(), view)
     }
 
     /// The name that users see for the real name `real`; `None` for a private mark.
     pub fn to_view(self, real: &[u8]) -> Option<Cow<'_, [u8]>> {
-        match real.strip_prefix(self.prefix()) {
-            None => Some(Cow::Borrowed(real)),
-            Some(rest) => rest
-                .strip_prefix(ESCAPE)
-                .map(|rest| Cow::Owned([self.prefix(), rest].concat())),
-        }
+        to_view(self.prefixes(), real)
     }
 
     /// True for a private mark, which is neither shown nor copied up.
@@ -81,30 +142,7 @@ impl Namespace {
     /// # Errors
     /// As listxattr(2) and getxattr(2).
     pub fn read(self, target: Target<'_>) -> Result<Marks> {
-        let mut marks = Marks::default();
-        for name in xattr::names(&xattr::list(target)?) {
-            let Some(mark) = name.strip_prefix(self.prefix()) else {
-                continue;
-            };
-            match mark {
-                OPAQUE => marks.opaque = self.value(target, OPAQUE)?.as_deref() == Some(b"y"),
-                REDIRECT => marks.redirect = true,
-                METACOPY => marks.metacopy = true,
-                WHITEOUT => marks.whiteout = true,
-                ORIGIN => marks.origin = true,
-                IMPURE => marks.impure = true,
-                _ => {}
-            }
-        }
-        Ok(marks)
-    }
-
-    fn value(self, target: Target<'_>, mark: &[u8]) -> Result<Option<Vec<u8>>> {
-        match xattr::get(target, &self.full(mark)) {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::NODATA) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+        read(self.prefixes(), target)
     }
 
     /// The bytes of the origin mark.
@@ -112,7 +150,7 @@ impl Namespace {
     /// # Errors
     /// As getxattr(2), but an absent one is `None`.
     pub fn read_origin(self, target: Target<'_>) -> Result<Option<Vec<u8>>> {
-        self.value(target, ORIGIN)
+        value(target, &self.full(ORIGIN))
     }
 
     /// Makes a directory opaque.
@@ -153,6 +191,21 @@ mod tests {
         let deeper = ns.to_real(&real).into_owned();
         assert_eq!(deeper, b"trusted.overlay.overlay.overlay.opaque");
         assert_eq!(ns.to_view(&deeper).as_deref(), Some(&*real));
+    }
+
+    #[test]
+    fn with_marks_of_other_tools_all_namespaces_are_private() {
+        for prefix in ALL_PREFIXES {
+            let name = [prefix, &b"opaque"[..]].concat();
+            assert_eq!(to_view(ALL_PREFIXES, &name), None);
+            let real = to_real(ALL_PREFIXES, &name);
+            assert_eq!(&*real, [prefix, &b"overlay.opaque"[..]].concat());
+            assert_eq!(to_view(ALL_PREFIXES, &real).as_deref(), Some(&*name));
+        }
+        assert_eq!(
+            &*to_real(ALL_PREFIXES, b"user.containers.x"),
+            b"user.containers.x"
+        );
     }
 
     #[test]

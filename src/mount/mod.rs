@@ -37,6 +37,7 @@
 //!     directories: Directories { lowers: vec![lower], upper: Some((upper, work)), merged: merged.clone() },
 //!     options: Options::default(),
 //!     source: None,
+//!     foreign: false,
 //!     foreground: false,
 //!     remove_mount_point: false,
 //!     log: false,

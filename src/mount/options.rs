@@ -44,6 +44,8 @@ pub struct Options {
     pub passthrough: Passthrough,
     /// `writeback`
     pub writeback: bool,
+    /// `foreign`: marks of other tools in the lowers count.
+    pub foreign: bool,
     /// `fsname=`
     pub fsname: Option<OsString>,
     /// `debug`
@@ -70,6 +72,7 @@ impl Default for Options {
             low_latency: true,
             passthrough: Passthrough::default(),
             writeback: false,
+            foreign: false,
             fsname: None,
             debug: false,
             presentation: Presentation::default(),
@@ -279,7 +282,7 @@ impl Options {
             "ro" | "rw" | "suid" | "nosuid" | "dev" | "nodev" | "exec" | "noexec" | "atime" | "noatime"
             | "relatime" | "norelatime" | "strictatime" | "nodiratime" | "symfollow" | "nosymfollow"
             | "sync" | "dirsync" | "allow_other" | "allow_root" | "auto_unmount" | "volatile"
-            | "userxattr" | "debug" | "writeback" => return Err(bad(FLAG)),
+            | "userxattr" | "debug" | "writeback" | "foreign" => return Err(bad(FLAG)),
             name if ACCEPTED.contains(&name) => return Err(bad(FLAG)),
             _ => return Err(OptionError::Unknown(lossy(word))),
         }
@@ -314,6 +317,7 @@ impl Options {
             "userxattr" => self.xattr = XattrNamespace::User,
             "debug" => self.debug = true,
             "writeback" => self.writeback = true,
+            "foreign" => self.foreign = true,
             "drop_privileges" => {
                 return Err(OptionError::Unsupported {
                     word: lossy(word),

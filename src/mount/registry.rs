@@ -70,6 +70,9 @@ pub struct Entry {
     pub merged: JsonPath,
     /// Whether the view refuses every change.
     pub read_only: bool,
+    /// Whether marks of other tools count in the lowers.
+    #[serde(default)]
+    pub foreign: bool,
     /// Where the server logs to, if it does.
     pub log: Option<JsonPath>,
     /// The view ends with the command that made it.

@@ -43,6 +43,9 @@ pub struct Request {
     pub options: Options,
     /// The first column of mount(8), if it is not the lower's path.
     pub source: Option<OsString>,
+    /// Marks of other tools in the lowers count ([`LayerConfig::foreign`]), and a lower may be there twice or lie in
+    /// another one.
+    pub foreign: bool,
     /// Stay in the foreground.
     pub foreground: bool,
     /// The mount point was made for this mount and goes with it.
@@ -88,7 +91,11 @@ pub fn mount(request: &Request, on_ready: impl FnOnce(&Entry)) -> Result<Outcome
     let checked = if request.engine {
         check_for_engine(request)?
     } else {
-        setup::check(&request.directories, request.options.attributes.read_only, false)?
+        setup::check(
+            &request.directories,
+            request.options.attributes.read_only,
+            request.foreign,
+        )?
     };
     let runtime = match registry::directory() {
         Err(error) if request.engine => {
@@ -427,6 +434,7 @@ fn open_overlay(
     let config = LayerConfig {
         lowers,
         names,
+        foreign: request.foreign,
         upper: upper.map(|(upper, work)| UpperDirs { upper, work }),
         xattr: request.options.xattr,
         fsync: request.options.fsync,
@@ -473,6 +481,7 @@ fn announce(
         work: paths.upper.as_ref().map(|(_, work)| work.as_path().into()),
         merged: paths.merged.as_path().into(),
         read_only: request.options.attributes.read_only,
+        foreign: request.foreign,
         log: log.map(JsonPath::from),
         passing: request.passing,
     };

@@ -64,6 +64,9 @@ pub struct LayerConfig {
     pub lowers: Vec<OwnedFd>,
     /// Which inodes of a single lower have several names, where that is recorded; else their link counts tell.
     pub names: Option<Links>,
+    /// Marks of other tools in the lowers count: `.wh.NAME` and `.wh..wh..opq`, opaque directories of any private
+    /// namespace; and the private attributes of all of them are hidden.
+    pub foreign: bool,
     /// The writable layer; `None` makes a read-only view.
     pub upper: Option<UpperDirs>,
     /// Where private marks live.

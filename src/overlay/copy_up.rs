@@ -12,6 +12,7 @@ use super::dirs::Layer;
 use super::node::{Link, Lower, Node};
 use super::work::Temp;
 use super::{Overlay, attr, trace};
+use crate::format::marks;
 use crate::sys::at::{self, RenameHow, SetTime};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
@@ -271,7 +272,7 @@ impl Overlay {
         self.copy_owner(fd, stat)?;
         let names = source.map(xattr::list).transpose()?.unwrap_or_default();
         let (late, early): (Vec<_>, Vec<_>) = xattr::names(&names)
-            .filter(|name| !self.marks.is_private(name) && !self.stated.leaves_behind(name))
+            .filter(|name| marks::to_view(self.private(), name).is_some() && !self.stated.leaves_behind(name))
             .partition(|name| name.starts_with(b"security."));
         if let Some(from) = source {
             copy_xattrs(from, to, &early)?;

@@ -79,6 +79,7 @@ impl Overlay {
         if matches!(what, NewObject::Special(libc::S_IFCHR, 0)) {
             return Err(Errno::PERM);
         }
+        self.refuse_mark(name)?;
         let parent = self.node(parent)?;
         self.copy_up(&parent, None)?;
         let permissions = mode & at::PERMISSION_BITS;
@@ -223,6 +224,7 @@ impl Overlay {
     /// # Errors
     /// EEXIST; EMLINK; EROFS; else as copy-up and linkat(2).
     pub fn link(&self, id: NodeId, parent: NodeId, name: &[u8]) -> Result<(Arc<Node>, Stat)> {
+        self.refuse_mark(name)?;
         let node = self.node(id)?;
         let parent = self.node(parent)?;
         if self.nodes.find(parent.id, name).is_some() && self.look(&parent, name).is_ok() {

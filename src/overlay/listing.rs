@@ -15,10 +15,10 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::Overlay;
 use super::dirs::Layer;
 use super::merge::InUpper;
 use super::node::{Node, NodeId, Parts};
+use super::{Overlay, foreign};
 use crate::sys::dirent::{self, Entry};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, Result, at};
@@ -230,6 +230,9 @@ impl Overlay {
         if node.upper().is_some() {
             let dir = self.dirs.get(node, Layer::Upper)?;
             dirent::read_names(at::reopen_dir(&dir)?, |entry| {
+                if self.is_mark(&entry.name) {
+                    return Ok(true);
+                }
                 let whiteout = matches!(entry.kind, 0 | libc::S_IFCHR)
                     && matches!(self.look_upper(&*dir, &entry.name)?, InUpper::Whiteout);
                 if parts.is_some() {
@@ -280,6 +283,9 @@ impl Overlay {
         let mut next = DOTS;
         dirent::read_names(at::reopen_dir(&dir)?, |entry| {
             next = next.saturating_add(1);
+            if self.is_mark(&entry.name) {
+                return Ok(true);
+            }
             match decided.get_mut(&entry.name) {
                 // Another layer has it too: this place, that type.
                 Some(above) => names.extend(above.take().map(|entry| Placed { next, entry })),
@@ -302,8 +308,13 @@ impl Overlay {
         let mut next = BETWEEN;
         for layer in parts.iter().filter(|layer| *layer != parts.last()) {
             let dir = self.dirs.get(node, Layer::Lower(layer))?;
+            let mut hides = Vec::new();
             dirent::read_names(at::reopen_dir(&dir)?, |entry| {
                 next = next.saturating_add(1);
+                if self.is_mark(&entry.name) {
+                    hides.extend(foreign::hidden_by(&entry.name).map(Box::from));
+                    return Ok(true);
+                }
                 let name = entry.name.clone();
                 match decided.get(&name) {
                     Some(Some(_)) => places.push((next, name)),
@@ -316,6 +327,10 @@ impl Overlay {
                 }
                 Ok(true)
             })?;
+            // Not before: they hide nothing in their own directory.
+            for name in hides {
+                decided.entry(name).or_insert(None);
+            }
         }
         Ok(places)
     }

@@ -1,7 +1,7 @@
 //! Looking at one name in all layers.
 
 use std::borrow::Cow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Overlay;
@@ -76,7 +76,7 @@ impl Overlay {
         if stat.mount_root {
             return Err(Errno::REMOTE);
         }
-        let marks = self.marks.read(Target::At(dir.as_fd(), name))?;
+        let marks = self.read_marks(Target::At(dir.as_fd(), name))?;
         if marks.whiteout && stat.is_file() && stat.size == 0 {
             return Ok(InUpper::Whiteout);
         }
@@ -111,7 +111,7 @@ impl Overlay {
         }
         let mut marks = Marks::default();
         if stat.is_file() || stat.is_dir() && !lowest {
-            marks = self.marks.read(Target::At(dir.as_fd(), name))?;
+            marks = self.read_marks(Target::At(dir.as_fd(), name))?;
             if marks.whiteout && stat.is_file() && stat.size == 0 {
                 return Ok(InLower::Whiteout);
             }
@@ -126,11 +126,30 @@ impl Overlay {
     pub(super) fn look_lowers(&self, parent: &Arc<Node>, parts: &Parts, name: &[u8]) -> Result<Gathered> {
         let mut gathered = Gathered::default();
         let lowest = parts.last();
+        // The lowest so far whose directory takes part, and may hold the mark that makes it opaque: looked at only if
+        // there is something that it could hide.
+        let mut above: Option<Arc<OwnedFd>> = None;
         for layer in parts.iter() {
             let dir = self.dirs.get(parent, Layer::Lower(layer))?;
             let next = self.look_lower(&*dir, name, layer == lowest)?;
+            if next != InLower::Absent
+                && let Some(above) = &above
+                && self.is_marked_opaque(&**above, name)?
+            {
+                break;
+            }
+            let is_dir = matches!(&next, InLower::Object(stat, _) if stat.is_dir());
             if !gathered.take(layer, next)? {
                 break;
+            }
+            if layer != lowest && self.is_marked_hidden(parent, layer, &dir, name)? {
+                if gathered.found == InLower::Absent {
+                    (gathered.found, gathered.first) = (InLower::Whiteout, layer);
+                }
+                break;
+            }
+            if is_dir {
+                above = Some(dir);
             }
         }
         Ok(gathered)
@@ -147,6 +166,8 @@ impl Overlay {
         for layer in parts.iter() {
             let dir = self.dirs.get(parent, Layer::Lower(layer))?;
             match self.look_lower(&*dir, name, true)? {
+                InLower::Absent if layer == parts.last() => {}
+                InLower::Absent if self.is_marked_hidden(parent, layer, &dir, name)? => return Ok(false),
                 InLower::Absent => {}
                 topmost => return Ok(topmost.shows()),
             }
@@ -161,6 +182,9 @@ impl Overlay {
     pub(super) fn look(&self, parent: &Arc<Node>, name: &[u8]) -> Result<Found> {
         if name.len() > self.name_max {
             return Err(Errno::NAMETOOLONG);
+        }
+        if self.is_mark(name) {
+            return Err(Errno::NOENT);
         }
         let mut upper = InUpper::Absent;
         let mut upper_dir = None;

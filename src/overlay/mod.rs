@@ -10,6 +10,7 @@ mod copy_up;
 mod create;
 mod dirs;
 mod file;
+mod foreign;
 mod foresee;
 mod listing;
 mod look;
@@ -80,6 +81,8 @@ pub struct Overlay {
     nodes: Nodes,
     marks: Namespace,
     lowers: Lowers,
+    /// What is known of marks of other tools, if they count.
+    foreign: Option<foreign::Foreign>,
     /// Device and inode of directories that the view is made of: the lowers' entries for them lead nowhere.
     traps: Vec<(u64, u64)>,
     /// The longest name that a layer allows, bytes.
@@ -146,10 +149,20 @@ impl Overlay {
             stats.push(stat::stat_fd(lower).map_err(step("look at the lower"))?);
             name_max = name_max.max(longest_name(lower).map_err(step("look at the lower"))?);
         }
-        let parts = match (stats.len(), u16::try_from(stats.len())) {
-            (1..=MOST_LOWERS, Ok(count)) => Parts::new(0, &(1..count).collect::<Vec<_>>()),
-            (count, _) => return Err(SetupError::Lowers(count)),
-        };
+        if !(1..=MOST_LOWERS).contains(&stats.len()) {
+            return Err(SetupError::Lowers(stats.len()));
+        }
+        let mut further = Vec::new();
+        for (index, lowers) in (1..).zip(config.lowers.windows(2)) {
+            if config.foreign
+                && let Some(above) = lowers.first()
+                && foreign::is_opaque_root(above).map_err(step("look at the lower"))?
+            {
+                break;
+            }
+            further.push(index);
+        }
+        let parts = Parts::new(0, &further);
         let mut marks = looking.unwrap_or(match config.xattr {
             XattrNamespace::User => Namespace::User,
             _ => Namespace::Trusted,
@@ -209,6 +222,7 @@ impl Overlay {
             nodes,
             marks,
             lowers,
+            foreign: config.foreign.then(foreign::Foreign::default),
             traps,
             name_max,
             fsync: config.fsync,
@@ -337,6 +351,9 @@ impl Overlay {
     pub fn forget(&self, id: NodeId, count: u64) {
         for dir in self.nodes.forget(id, count) {
             self.dirs.forget(&dir);
+            if let Some(foreign) = &self.foreign {
+                foreign.forget(&dir);
+            }
             self.listings.forget(dir.id);
         }
         if self.nodes.shrink() {

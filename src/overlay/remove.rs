@@ -9,7 +9,7 @@ use super::dirs::Layer;
 use super::look::Found;
 use super::merge::{self, InLower, InUpper, RemovePlan};
 use super::node::{Lower, Node, NodeId};
-use super::trace;
+use super::{foreign, trace};
 use crate::sys::at::{self, RenameHow};
 use crate::sys::{Errno, Result, creds, dirent, stat, xattr};
 
@@ -176,6 +176,9 @@ impl Overlay {
         if node.upper().is_some() {
             let dir = self.dirs.get(node, Layer::Upper)?;
             dirent::read_names(at::reopen_dir(&dir)?, |entry| {
+                if self.is_mark(&entry.name) {
+                    return Ok(true);
+                }
                 let file = entry.kind != 0 && entry.kind != libc::S_IFCHR && entry.kind != libc::S_IFREG;
                 if file || self.look_upper(&*dir, &entry.name)? != InUpper::Whiteout {
                     return Err(Errno::NOTEMPTY);
@@ -189,8 +192,13 @@ impl Overlay {
         };
         for layer in parts.iter() {
             let dir = self.dirs.get(node, Layer::Lower(layer))?;
+            let mut hides = Vec::new();
             dirent::read_names(at::reopen_dir(&dir)?, |entry| {
                 if hidden.contains(&entry.name) {
+                    return Ok(true);
+                }
+                if self.is_mark(&entry.name) {
+                    hides.extend(foreign::hidden_by(&entry.name).map(Box::from));
                     return Ok(true);
                 }
                 match self.look_lower(&*dir, &entry.name, true)? {
@@ -200,6 +208,7 @@ impl Overlay {
                 }
                 Ok(true)
             })?;
+            hidden.extend(hides);
         }
         Ok(())
     }

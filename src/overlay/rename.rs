@@ -61,6 +61,7 @@ impl Overlay {
         flag: RenameFlag,
     ) -> Result<()> {
         self.work()?;
+        self.refuse_mark(to_name)?;
         let from = self.end(parent, name)?;
         let to = self.end(to_parent, to_name);
         let to = match to {

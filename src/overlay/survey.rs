@@ -9,6 +9,7 @@ use super::Overlay;
 use super::dirs::Layer;
 use super::merge::{InLower, InUpper, Source};
 use super::node::Node;
+use crate::format::marks;
 use crate::sys::stat::{self, Stat, Time};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Errno, Result, at};
@@ -179,7 +180,7 @@ impl Overlay {
     fn private_marks(&self, target: Target<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut marks = Vec::new();
         for name in xattr::names(&xattr::list(target)?) {
-            if !self.marks.is_private(name) {
+            if marks::to_view(self.private(), name).is_some() {
                 continue;
             }
             match xattr::get(target, name) {

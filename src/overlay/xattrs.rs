@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Overlay;
 use super::node::{Lower, Node, NodeId};
+use crate::format::marks;
 use crate::sys::caller::Caller as Process;
 use crate::sys::stat::Stat;
 use crate::sys::xattr::{self, Target};
@@ -19,10 +20,10 @@ impl Overlay {
     /// # Errors
     /// EINVAL for the bare prefix, which names nothing.
     fn real_name<'a>(&self, name: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>> {
-        if name == self.marks.prefix() {
+        if self.private().contains(&name) {
             return Err(Errno::INVAL);
         }
-        Ok(self.marks.to_real(name))
+        Ok(marks::to_real(self.private(), name))
     }
 
     /// The value of an attribute (K100).
@@ -55,7 +56,7 @@ impl Overlay {
         let mut sees_trusted = None;
         let mut names = Vec::with_capacity(real.len());
         for name in xattr::names(&real) {
-            let Some(view) = self.marks.to_view(name).filter(|_| !self.stated.hides(name)) else {
+            let Some(view) = marks::to_view(self.private(), name).filter(|_| !self.stated.hides(name)) else {
                 continue;
             };
             if view.starts_with(b"trusted.")

@@ -52,6 +52,7 @@ impl View {
             directories,
             options,
             source,
+            foreign: false,
             foreground: false,
             remove_mount_point: false,
             log: false,

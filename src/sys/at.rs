@@ -124,6 +124,20 @@ pub fn open_beneath(dir: impl AsFd, path: &[u8], flags: i32) -> Result<OwnedFd> 
     rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve)
 }
 
+/// Whether something lies at `path` below `dir`, not through a symlink and not on another mount.
+///
+/// # Errors
+/// ELOOP for a symlink on the way, EXDEV for a mount point; else as openat2(2), but ENOENT is an answer.
+pub fn look_beneath(dir: impl AsFd, path: &[u8]) -> Result<bool> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Opens a directory known by an `O_PATH` descriptor for reading its names.
 ///
 /// # Errors

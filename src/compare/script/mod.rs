@@ -28,11 +28,15 @@ pub fn script(program: &Program, difference: &str, ways: &Pair<Way>) -> String {
     }
     text += &format!(
         "up() {{\n    case $with in\n    a) {} ;;\n    b) {} ;;\n    esac\n}}\n",
-        ways.a.as_shell(),
-        ways.b.as_shell()
+        ways.a.as_shell(program.layers.tops.len()),
+        ways.b.as_shell(program.layers.tops.len())
     );
     text += &format!("cat >\"$dir/steps.py\" <<'END'\n{PRELUDE}END\n");
     text += &layer("l", &program.layers.lower);
+    for (number, top) in (1..).zip(&program.layers.tops) {
+        text += &format!("mkdir t{number}; chmod 777 t{number}\n");
+        text += &layer(&format!("t{number}"), top);
+    }
     text += &layer("u", &program.layers.upper);
     // One mount after the other; each has processes of its own.
     let mut events = program.events.as_slice();
@@ -55,12 +59,17 @@ pub fn script(program: &Program, difference: &str, ways: &Pair<Way>) -> String {
 
 /// The program in short, as the lines of a script have it: the layers (unless they are large) and the last events.
 pub fn steps(program: &Program) -> Vec<String> {
-    let layers = [("l", &program.layers.lower), ("u", &program.layers.upper)];
+    let tops = (1..)
+        .zip(&program.layers.tops)
+        .map(|(number, top)| (format!("t{number}"), top));
+    let mut layers: Vec<_> = tops.collect();
+    layers.push(("l".to_owned(), &program.layers.lower));
+    layers.push(("u".to_owned(), &program.layers.upper));
     let count: usize = layers.iter().map(|(_, items)| items.len()).sum();
     let mut lines = Vec::new();
     if count <= MOST {
         for (layer, items) in layers {
-            lines.extend(items.iter().map(|item| layer_line(layer, item)));
+            lines.extend(items.iter().map(|item| layer_line(&layer, item)));
         }
     } else {
         lines.push(format!("... {count} items in the layers"));

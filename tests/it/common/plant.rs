@@ -117,6 +117,15 @@ impl Node {
         self
     }
 
+    /// Below the directory it is planted in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn xattrs(&self) -> &[(String, Vec<u8>)] {
+        &self.xattrs
+    }
+
     fn make(&self, root: &Path) {
         let path = root.join(&self.path);
         let at = || format!("planting {}", path.display());

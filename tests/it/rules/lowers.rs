@@ -75,6 +75,8 @@ fn k36_changes_where_every_kind_hides_every_other() {
         for (index, name) in shadow_names().into_iter().enumerate() {
             let path = env.m(&name);
             let done = match index % 7 {
+                // A fifo would wait for a reader.
+                5 if name.starts_with('p') => sys::unlink(&path),
                 0 => sys::chmod(&path, 0o600),
                 1 => sys::unlink(&path),
                 2 => sys::rmdir(&path),
@@ -306,10 +308,11 @@ fn k50_order_of_several_lowers() {
         .below(&lowers[2]);
     scenario.run(|env| {
         env.note("order", &sys::names(env.m("d")));
-        env.note(
-            "types",
-            &sys::dirents(env.m("d")).map(|list| list.iter().map(|d| d.kind).collect::<Vec<_>>()),
-        );
+        let types = sys::dirents(env.m("d")).map(|list| {
+            let named = list.into_iter().filter(|d| d.name != "." && d.name != "..");
+            named.map(|d| d.kind).collect::<Vec<_>>()
+        });
+        env.note("types", &types);
         let list = sys::names(env.m("d")).unwrap();
         env.check(
             "each once",
@@ -327,13 +330,17 @@ fn k50_order_of_several_lowers() {
                 sys::append(env.m("d").join(name), "x")
             });
         }
-        env.eq("order after copy-ups", sys::names(env.m("d")), Ok(before));
+        // The kernel puts what is in the upper before the other lowers' names.
+        if env.fs == Fs::Plyfs && ours_is_plyfs() && sys::names(env.m("d")) != Ok(before) {
+            env.fail("the order changed with copy-ups");
+        }
     });
 }
 
 /// K51, K53: positions stay true while names come and go.
 #[test]
 fn k53_positions_over_several_lowers() {
+    const ROUNDS: usize = 12;
     let numbered = |from: usize, to: usize| -> Vec<Node> {
         std::iter::once(dir("d"))
             .chain((from..to).map(|i| file(format!("d/name-of-some-length-{i}"), "")))
@@ -353,10 +360,14 @@ fn k53_positions_over_several_lowers() {
                 break;
             }
             seen.extend(some.into_iter().map(|d| d.name));
-            let _ = sys::unlink(env.m(format!("d/name-of-some-length-{}", round * 7)));
-            sys::put(env.m(format!("d/new-{round}")), "").unwrap();
-            round += 1;
+            // How many names a call gives is the side's own affair.
+            if round < ROUNDS {
+                let _ = sys::unlink(env.m(format!("d/name-of-some-length-{}", round * 7)));
+                sys::put(env.m(format!("d/new-{round}")), "").unwrap();
+                round += 1;
+            }
         }
+        env.eq("all changes were made", round, ROUNDS);
         let removed: HashSet<_> = (0..round)
             .map(|i| format!("name-of-some-length-{}", i * 7))
             .collect();
@@ -803,8 +814,8 @@ fn k10_five_hundred_lowers_and_no_more() {
 
 /// K44, K46: several file systems, several marks in the numbers, and all of them stay.
 #[test]
-fn k46_lowers_on_several_file_systems() {
-    if !need_root("k46 lowers") || layers::program_is_kernel() {
+fn k44_lowers_on_several_file_systems() {
+    if !need_root("k44 lowers") || layers::program_is_kernel() {
         return;
     }
     for fs in Fs::sides().into_iter().filter(|fs| *fs == Fs::Plyfs) {

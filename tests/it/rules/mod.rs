@@ -7,6 +7,7 @@ mod coverage;
 mod entries;
 mod features;
 mod file_io;
+mod foreign;
 mod hostile;
 mod io_modes;
 mod lookup;
