@@ -34,7 +34,7 @@ const PREFIX: &[u8] = b".wh.";
 /// The mark that makes the directory it lies in opaque.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Directories whose marks are remembered; most have none and take next to no room.
-const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
+const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
 /// The names that the marks in one directory of a lower hide in the lowers below it.
 pub(super) type Hides = HashSet<Box<[u8]>>;
@@ -130,10 +130,17 @@ impl Overlay {
             return Ok(known.as_ref().is_some_and(|hides| hides.contains(name)));
         }
         let mut hides = Hides::new();
-        dirent::read_raw(at::reopen_dir(dir)?, |raw| {
-            hides.extend(hidden_by(raw.name).map(Box::from));
-            Ok::<_, Errno>(true)
-        })?;
+        let listed = at::reopen_dir(dir).and_then(|dir| {
+            dirent::read_raw(dir, |raw| {
+                hides.extend(hidden_by(raw.name).map(Box::from));
+                Ok::<_, Errno>(true)
+            })
+        });
+        match listed {
+            // Names in it may be looked up, but not listed: what nobody can list has no marks.
+            Ok(()) | Err(Errno::ACCESS) => {}
+            Err(errno) => return Err(errno),
+        }
         let found = hides.contains(name);
         let hides = (!hides.is_empty()).then(|| Arc::new(hides));
         foreign.0.lock().put(key, hides);
