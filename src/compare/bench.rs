@@ -95,9 +95,6 @@ impl Bench {
     pub fn case(&self) -> Result<Case, String> {
         self.cases.set(self.cases.get() + 1);
         let root = self.root.join(self.cases.get().to_string());
-        let make = |path: &Path| {
-            std::fs::create_dir(path).map_err(|e| format!("cannot make {}: {e}", path.display()))
-        };
         make(&root)?;
         let case = Case {
             root: root.clone(),
@@ -125,6 +122,10 @@ impl Drop for Bench {
         }
         std::fs::remove_dir_all(&self.root).ok();
     }
+}
+
+fn make(path: &Path) -> Result<(), String> {
+    std::fs::create_dir(path).map_err(|e| format!("cannot make {}: {e}", path.display()))
 }
 
 /// The directories of one run of a program.
