@@ -141,6 +141,7 @@ fn view(base: &Path) -> Result<Seen, String> {
         engine: false,
         remove_mount_point: false,
         log: false,
+        foreign: false,
         // If this process is killed, the view goes too.
         passing: true,
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::child::ask;
 use super::device::{hindrance, status_line};
-use super::{Area, Check, User};
+use super::{Area, Check, Status, User};
 use crate::store::userns;
 use crate::sys::xattr::{self, Target};
 use crate::sys::{at, namespaces};
@@ -16,9 +16,10 @@ pub(super) fn examine(user: &User) -> Vec<Check> {
     if user.root {
         checks.push(Check::ok(AREA, "subordinate ids", "not needed: root has all ids"));
     } else {
-        checks.push(ranges());
-        checks.push(programs());
-        checks.push(mapped());
+        let needs = [ranges(), programs()];
+        let possible = needs.iter().all(|check| check.status != Status::Missing);
+        checks.extend(needs);
+        checks.push(mapped(possible));
     }
     checks
 }
@@ -125,8 +126,16 @@ fn has_capabilities(program: &Path) -> bool {
         })
 }
 
-fn mapped() -> Check {
+fn mapped(possible: bool) -> Check {
     const NAME: &str = "a namespace with these ids";
+    let missing = |reason: String| {
+        Check::missing(AREA, NAME, reason)
+            .means("The store of an ordinary user ('plyfs image', 'plyfs container') and rootless podman need it.")
+            .remedy("do what the lines above say")
+    };
+    if !possible {
+        return missing("not tried without the above".to_owned());
+    }
     // There is no such store, so a namespace of its own is made.
     let tried = ask(|| {
         userns::enter(Path::new("/nonexistent/plyfs-doctor"))
@@ -136,8 +145,6 @@ fn mapped() -> Check {
     .and_then(|done| done);
     match tried {
         Ok(()) => Check::ok(AREA, NAME, "one was made"),
-        Err(reason) => Check::missing(AREA, NAME, reason)
-            .means("The store of an ordinary user ('plyfs image', 'plyfs container') and rootless podman need it.")
-            .remedy("do what the lines above say"),
+        Err(reason) => missing(reason),
     }
 }

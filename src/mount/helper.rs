@@ -149,6 +149,8 @@ fn explain(said: &str, status: &str) -> String {
     }
     let remedy = if said.contains("user_allow_other") {
         " (allow_other and allow_root need the line 'user_allow_other' in /etc/fuse.conf; or leave the word out)"
+    } else if said.contains("could not determine username") {
+        " (it wants a name of this user in /etc/passwd)"
     } else if said.contains("no write access") {
         " (an ordinary user mounts on a directory of his own)"
     } else if said.contains("Operation not permitted") {
@@ -185,6 +187,7 @@ mod tests {
             )
             .contains("of his own")
         );
+        assert!(explain("/usr/bin/fusermount3: could not determine username\n", "").contains("/etc/passwd"));
         assert!(explain("", "exit status: 1").contains("exit status: 1"));
     }
 }
