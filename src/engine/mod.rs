@@ -20,4 +20,4 @@ pub mod setup;
 pub mod words;
 
 pub use arguments::{Asked, CallError, MountCall, is_call};
-pub use words::{Note, Range, Words};
+pub use words::{Note, Words};

@@ -8,30 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::mount::{OptionError, Options};
-use crate::overlay::FsyncMode;
-
-/// A range of ids: `size` of them from `inside` on, as the view shows them, are those from `outside` on of the layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// The first id in the view.
-    pub inside: u32,
-    /// The first id in the layers.
-    pub outside: u32,
-    /// How many, at least 1.
-    pub size: u32,
-}
-
-/// Where owners and modes of layers are kept (`xattr_permissions=`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum StatedIn {
-    /// In the inodes, as everywhere.
-    #[default]
-    Inodes,
-    /// `1`: in `security.fuseoverlayfs.override_stat`.
-    Security,
-    /// `2`: in `user.containers.override_stat`.
-    User,
-}
+use crate::overlay::{FsyncMode, StatedIn};
 
 /// A word that has no effect, to be told on standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,20 +34,6 @@ impl std::fmt::Display for Note {
 pub struct Words {
     /// What every mount knows.
     pub options: Options,
-    /// `uidmapping=`: which owners the view shows; empty for those of the layers.
-    pub users: Vec<Range>,
-    /// `gidmapping=`
-    pub groups: Vec<Range>,
-    /// `squash_to_root` (0), or `squash_to_uid=`: everything belongs to this user.
-    pub all_to_user: Option<u32>,
-    /// `squash_to_root` (0), or `squash_to_gid=`
-    pub all_to_group: Option<u32>,
-    /// `xattr_permissions=`
-    pub stated: StatedIn,
-    /// `noacl`: no access control lists.
-    pub no_acl: bool,
-    /// `static_nlink`: directories have one link.
-    pub static_links: bool,
     /// What has no effect, in the order of the words.
     pub notes: Vec<Note>,
 }
@@ -110,7 +73,7 @@ const SERVING: &[&str] = &[
     "use_ino",
 ];
 
-/// Labels of SELinux. `fuse-overlayfs` takes these words and does nothing with them either.
+/// Labels of SELinux, which engines write in quotes, with commas in them.
 const LABELS: &[&str] = &["context", "fscontext", "defcontext", "rootcontext"];
 
 impl Words {
@@ -141,34 +104,36 @@ impl Words {
             word: lossy(word),
             why,
         };
-        let id = |value| number(value).ok_or_else(|| bad("the value is the number of a user or group"));
+        let owners = |reason| OptionError::Owners {
+            word: lossy(word),
+            reason,
+        };
+        // No number has other letters, so that they are refused.
+        let text = str::from_utf8(value.unwrap_or_default()).unwrap_or("?");
+        let presentation = &mut self.options.presentation;
         let name = str::from_utf8(name).unwrap_or_default();
         match (name, value) {
-            (name, _) if SERVING.contains(&name) || LABELS.contains(&name) => {}
-            ("uidmapping", value) => {
-                self.users = ranges(value.unwrap_or_default()).ok_or_else(|| bad(RANGES))?
+            (name, _) if SERVING.contains(&name) => {}
+            (name, Some(value)) if LABELS.contains(&name) => {
+                presentation.labels.set(name, OsStr::from_bytes(value));
             }
-            ("gidmapping", value) => {
-                self.groups = ranges(value.unwrap_or_default()).ok_or_else(|| bad(RANGES))?
-            }
-            ("squash_to_root", None) => {
-                self.all_to_user = Some(0);
-                self.all_to_group = Some(0);
-            }
-            ("squash_to_uid", Some(value)) => self.all_to_user = Some(id(value)?),
-            ("squash_to_gid", Some(value)) => self.all_to_group = Some(id(value)?),
+            ("uidmapping", Some(_)) => presentation.ids.map_users(text).map_err(owners)?,
+            ("gidmapping", Some(_)) => presentation.ids.map_groups(text).map_err(owners)?,
+            ("squash_to_root", None) => presentation.ids.squash_to_root(),
+            ("squash_to_uid", Some(_)) => presentation.ids.squash_users(text).map_err(owners)?,
+            ("squash_to_gid", Some(_)) => presentation.ids.squash_groups(text).map_err(owners)?,
             ("xattr_permissions", Some(value)) => {
-                self.stated = match value {
-                    b"0" => StatedIn::Inodes,
-                    b"1" => StatedIn::Security,
-                    b"2" => StatedIn::User,
+                presentation.stated = match value {
+                    b"0" => None,
+                    b"1" => Some(StatedIn::Security),
+                    b"2" => Some(StatedIn::User),
                     _ => return Err(bad("the value is 0, 1 or 2")),
                 }
             }
-            ("noacl", None) => self.no_acl = true,
-            ("static_nlink", None) => self.static_links = true,
+            ("noacl", None) => presentation.no_acl = true,
+            ("static_nlink", None) => presentation.static_nlink = true,
             ("squash_to_root" | "noacl" | "static_nlink", Some(_)) => return Err(bad("it takes no value")),
-            ("squash_to_uid" | "squash_to_gid" | "xattr_permissions", None) => {
+            ("uidmapping" | "gidmapping" | "squash_to_uid" | "squash_to_gid" | "xattr_permissions", None) => {
                 return Err(bad("it needs a value, as in 'name=value'"));
             }
             ("fsync", Some(value)) if number(value).is_some() => {
@@ -212,9 +177,6 @@ impl Words {
     }
 }
 
-const RANGES: &str = "the value is a list of ranges, INSIDE:OUTSIDE:SIZE:INSIDE:OUTSIDE:SIZE..., none of them empty, that \
-                      do not overlap";
-
 /// Whether the view would be another one if plyfs did what the word says: other directories, other files, or a promise
 /// about their content.
 fn changes_the_view(word: &[u8]) -> bool {
@@ -250,41 +212,6 @@ fn split(text: &[u8]) -> Vec<&[u8]> {
     }
 }
 
-/// Triples of numbers between colons, of which there may be one too many anywhere. None overlap on either side.
-fn ranges(value: &[u8]) -> Option<Vec<Range>> {
-    let numbers: Option<Vec<u32>> = value
-        .split(|byte| *byte == b':')
-        .filter(|text| !text.is_empty())
-        .map(number)
-        .collect();
-    let numbers = numbers?;
-    let (triples, []) = numbers.as_chunks::<3>() else {
-        return None;
-    };
-    let mut found: Vec<Range> = Vec::with_capacity(triples.len());
-    for &[inside, outside, size] in triples {
-        let last = size.checked_sub(1)?;
-        inside.checked_add(last)?;
-        outside.checked_add(last)?;
-        let apart = |a: u32, a_size: u32, b: u32, b_size: u32| {
-            u64::from(a) + u64::from(a_size) <= u64::from(b)
-                || u64::from(b) + u64::from(b_size) <= u64::from(a)
-        };
-        let clear = found.iter().all(|other| {
-            apart(inside, size, other.inside, other.size) && apart(outside, size, other.outside, other.size)
-        });
-        if !clear {
-            return None;
-        }
-        found.push(Range {
-            inside,
-            outside,
-            size,
-        });
-    }
-    (!found.is_empty()).then_some(found)
-}
-
 fn number(text: &[u8]) -> Option<u32> {
     if !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -312,6 +239,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sys::creds::Ids;
+    use crate::sys::fusedev::Labels;
 
     fn parse(text: &str) -> Result<Words, OptionError> {
         let mut words = Words::default();
@@ -331,13 +260,9 @@ mod tests {
         assert_eq!(words.notes, []);
         let words =
             parse("lowerdir=/l,private,uidmapping=:0:1:1000:1001:1001:64535,gidmapping=:0:0:5").unwrap();
-        let range = |inside, outside, size| Range {
-            inside,
-            outside,
-            size,
-        };
-        assert_eq!(words.users, [range(0, 1, 1000), range(1001, 1001, 64535)]);
-        assert_eq!(words.groups, [range(0, 0, 5)]);
+        let ids = words.options.presentation.ids;
+        assert_eq!(ids.shown(Ids { uid: 0, gid: 4 }), Ids { uid: 1, gid: 4 });
+        assert_eq!(ids.shown(Ids { uid: 1001, gid: 5 }).uid, 1001);
         assert_eq!(words.notes, []);
     }
 
@@ -364,7 +289,7 @@ mod tests {
     fn how_it_is_served_is_for_plyfs_to_decide() {
         let words = "threaded=1,fast_ino=1,max_idle_threads=4,clone_fd,writeback=1,writeback=0,noxattrs=0,plugins=,\
             kernel_cache,max_write=4096,splice_read,xino=auto,lazytime,suid,dev,exec,rw,default_permissions,\
-            redirect_dir=off,context=\"system_u:object_r:container_file_t:s0:c1,c2\",big_writes,private";
+            redirect_dir=off,big_writes,private";
         assert_eq!(parse(words).unwrap(), Words::default());
         assert!(parse("writeback").unwrap().options.writeback);
     }
@@ -374,6 +299,9 @@ mod tests {
         let words = parse("context=\"a:b,c\",ro,rootcontext=\"d,e\"").unwrap();
         assert!(words.options.attributes.read_only);
         assert_eq!(words.notes, []);
+        let mut labels = Labels::default();
+        assert!(labels.set("context", OsStr::new("a:b,c")) && labels.set("rootcontext", OsStr::new("d,e")));
+        assert_eq!(words.options.presentation.labels, labels);
         // Without an end it takes what is left, and quotes elsewhere are a part of the name.
         assert!(!parse("context=\"a,ro").unwrap().options.attributes.read_only);
         let words = parse("upperdir=\"a,ro,b\"").unwrap();
@@ -425,17 +353,7 @@ mod tests {
             );
         }
         for word in [
-            "uidmapping=",
             "uidmapping",
-            "uidmapping=0:1",
-            "uidmapping=0:1:0",
-            "uidmapping=0:1:x",
-            "uidmapping=0:-1:5",
-            "uidmapping=0:4294967295:2",
-            "uidmapping=0:0:10:5:100:10",
-            "gidmapping=0:100:10:50:105:10",
-            "gidmapping=0:99999999999:1",
-            "squash_to_uid=me",
             "squash_to_uid",
             "squash_to_root=1",
             "xattr_permissions=3",
@@ -459,17 +377,12 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_arguments_add_up() {
         let mut words = Words::default();
-        for text in [
-            "upperdir=/a,ro",
-            "rw,upperdir=/b,uidmapping=0:1:2",
-            "workdir=/w,uidmapping=5:6:7",
-        ] {
+        for text in ["upperdir=/a,ro", "rw,upperdir=/b", "workdir=/w"] {
             words.parse(OsStr::new(text)).unwrap();
         }
         assert_eq!(words.options.upper.unwrap(), "/b");
         assert_eq!(words.options.work.unwrap(), "/w");
         assert!(!words.options.attributes.read_only);
-        assert_eq!(words.users.len(), 1);
     }
 
     proptest! {
@@ -497,23 +410,6 @@ mod tests {
         fn no_part_of_an_argument_is_lost(bytes in prop::collection::vec(prop::sample::select(b"a,\\\"=:context".to_vec()), 0..60)) {
             let words = split(&bytes);
             prop_assert_eq!(words.join(&b','), bytes);
-        }
-
-        #[test]
-        fn ranges_come_back(sizes in prop::collection::vec((0_u32..1000, 1_u32..1000), 1..20), reversed: bool) {
-            let (mut inside, mut outside) = (0_u32, 5_000_000_u32);
-            let mut wanted = Vec::new();
-            for (gap, size) in sizes {
-                inside += gap;
-                wanted.push(Range { inside, outside, size });
-                inside += size;
-                outside += size + gap;
-            }
-            if reversed {
-                wanted.reverse();
-            }
-            let text: String = wanted.iter().map(|r| format!(":{}:{}:{}", r.inside, r.outside, r.size)).collect();
-            prop_assert_eq!(ranges(text.as_bytes()), Some(wanted));
         }
     }
 }

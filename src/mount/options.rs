@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use super::presentation::Presentation;
-use crate::fuse::Passthrough;
+use crate::fuse::{IdMapError, Passthrough};
 use crate::overlay::{FsyncMode, MOST_LOWERS, XattrNamespace};
 use crate::sys::fusedev::{Atime, Attributes};
 
@@ -94,6 +94,14 @@ pub enum OptionError {
         word: String,
         /// What would be right.
         wanted: &'static str,
+    },
+    /// Ids that make no sense.
+    #[error("mount option '{word}': {reason}")]
+    Owners {
+        /// As typed.
+        word: String,
+        /// What is wrong with them.
+        reason: IdMapError,
     },
     /// Known, and it would change the view, and it is not done here.
     #[error("mount option '{word}' is not supported: {why}")]
