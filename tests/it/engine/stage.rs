@@ -18,7 +18,7 @@ umask 022
 say() { echo "== $*"; }
 # as UID COMMAND...: as this user, in the group of the same number.
 as() { who=$1; shift; setpriv --reuid "$who" --regid "$who" --clear-groups "$@"; }
-mounted() { if test "${P##*/bin/}" = "$P"; then "$P" "$B/m" -o "$1"; else "$P" -o "$1" "$B/m"; fi; grep -q " $B/m " /proc/self/mountinfo; }
+mounted() { "$P" -o "$1" "$B/m"; grep -q " $B/m " /proc/self/mountinfo; }
 look() { stat -c '%n %u:%g %a %F' "$@"; }
 # enter USER MAP COMMAND...: as root of a new user namespace that USER makes, with the lines MAP (inside outside count).
 enter() {
