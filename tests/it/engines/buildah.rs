@@ -47,7 +47,7 @@ fn scratch(engine: &Podman, seen: &mut Seen) -> Done {
 fn run(engine: &Podman, seen: &mut Seen) -> Done {
     let context = context(engine, "base:1")?;
     buildah(engine, &["from", "--name", "changed", "base:1"])?;
-    let run = |script: &str| buildah(engine, &["run", "changed", "--", "sh", "-ec", script]);
+    let run = |script: &str| buildah(engine, &["run", "--network=none", "changed", "--", "sh", "-ec", script]);
     run(CHANGES)?;
     seen.lines("within", &run(LOOK)?);
     buildah(engine, &["copy", "-q", "changed", &format!("{context}/added"), "/opt/added"])?;

@@ -292,10 +292,9 @@ fn deep(docker: &Docker, seen: &mut Seen) -> Done {
 /// No mount, no server, no layer; and when the daemon is gone no mount and no process at all.
 fn nothing_left(docker: &Docker, seen: &mut Seen) -> Done {
     docker.start("last", BASED)?;
-    docker.docker(&["rm", "-f", "last"])?;
-    let images = docker.docker(&["images", "-aq"])?;
-    let images: Vec<_> = images.lines().collect();
-    docker.docker(&[&["rmi", "-f"], &images[..]].concat())?;
+    let containers = docker.docker(&["ps", "-aq"])?;
+    docker.docker(&[&["rm", "-f"], &containers.lines().collect::<Vec<_>>()[..]].concat())?;
+    docker.docker(&["image", "prune", "-af"])?;
     seen.value("images", docker.docker(&["images", "-aq"])?);
     if !docker.nest.until(|| docker.servers().is_empty()) {
         return Err(format!("left over after rm: {:?}", docker.servers()));

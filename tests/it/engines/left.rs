@@ -28,7 +28,7 @@ pub fn nothing_left(podman: &Podman, seen: &mut Seen) -> Result<(), String> {
         processes.filter(|line| !line.contains("catatonit") && !line.starts_with("podman")).collect()
     })?;
     gone(podman, "system reset", || podman.nest.new_mounts())?;
-    let script = "[ ! -e \"$1\" ] || find \"$1\" -type f -o -type d -name diff -o -type d -name merged";
+    let script = "[ ! -e \"$1\" ] || (cd \"$1\" && find . -type f ! -name '*lock' -o -name diff -o -name merged | sort)";
     seen.value("files after reset", podman.nest.ok(["sh", "-c", script, "sh", &graph])?);
     Ok(())
 }

@@ -143,11 +143,12 @@ impl Nest {
     pub fn command_as<S: AsRef<OsStr>>(&self, who: Who, words: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.pid)).args(["--mount", "--pid"]);
-        command.arg(format!("--wd={}", self.path.join("work").display()));
         if who == Who::User {
             let id = UID.to_string();
             command.args(["setpriv", "--reuid", &id, "--regid", &id, "--init-groups"]);
         }
+        // Not by nsenter's own option, whose directory would be one of the namespace outside.
+        command.arg("env").arg("--chdir").arg(self.path.join("work"));
         command.args(words).env_clear().stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -259,7 +260,7 @@ pub fn finish(mut command: Command) -> Said {
         std::thread::sleep(Duration::from_millis(2));
     };
     if std::env::var_os("PLYFS_ENGINES_TIMES").is_some_and(|word| word == "commands") {
-        let words: Vec<_> = command.get_args().skip(4).map(|word| word.to_string_lossy()).collect();
+        let words: Vec<_> = command.get_args().skip(6).map(|word| word.to_string_lossy()).collect();
         eprintln!("{:6.2} s  {status}  {}", begun.elapsed().as_secs_f64(), words.join(" "));
     }
     Said { status, out: read(out), err: read(err) }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::compare::Case;
-use super::images::{self, CHANGES, DEEP_NAME, Images, LAYERED, containerfile};
+use super::images::{self, BASED, CHANGES, DEEP_NAME, Images, LAYERED, containerfile};
 use super::left;
 use super::nest::{UID, Who};
 use super::programs::{By, Podman};
@@ -125,9 +125,18 @@ fn run_read_only(podman: &Podman, seen: &mut Seen) -> Done {
 }
 
 fn exec_and_diff(podman: &Podman, seen: &mut Seen) -> Done {
+    change(podman, seen, CHANGES)
+}
+
+/// podman cannot keep the owner of a fifo in an attribute, which only files and directories have.
+fn exec_and_diff_of_plain_files(podman: &Podman, seen: &mut Seen) -> Done {
+    change(podman, seen, &CHANGES.replace("mkfifo /opt/pipe\n", ""))
+}
+
+fn change(podman: &Podman, seen: &mut Seen, changes: &str) -> Done {
     podman.podman(&["run", "-d", "--name", "changed", "base:1", "sleep", "1000"])?;
     seen.diff("untouched", &podman.podman(&["diff", "changed"])?);
-    podman.podman(&["exec", "changed", "sh", "-ec", CHANGES])?;
+    podman.podman(&["exec", "changed", "sh", "-ec", changes])?;
     seen.lines("within", &podman.podman(&["exec", "changed", "sh", "-c", LOOK])?);
     seen.value("exit status", podman.nest.run(["podman", "exec", "changed", "false"]).status);
     seen.diff("diff", &podman.podman(&["diff", "changed"])?);
@@ -368,12 +377,18 @@ pub fn force_mask() -> Vec<Case<Podman>> {
     let case = |name, run| Case { name, run };
     vec![
         case("import of a tar archive", import),
-        case("load of a docker archive of five layers", load_docker),
-        case("exec, diff", exec_and_diff),
+        case("load of a docker archive of one layer", load_based),
+        case("exec, diff", exec_and_diff_of_plain_files),
         case("commit of a running container", commit),
         case("what lies in the layers", force_mask_layers),
         case("rm, rmi, system reset: nothing is left over", left::nothing_left),
     ]
+}
+
+fn load_based(podman: &Podman, seen: &mut Seen) -> Done {
+    loaded(podman, &Images::get()?.based)?;
+    seen.tree("image", &podman.image_tree(BASED, &[])?);
+    Ok(())
 }
 
 fn force_mask_layers(podman: &Podman, seen: &mut Seen) -> Done {
