@@ -27,6 +27,7 @@ mod differential;
 mod doctor;
 mod engine;
 mod engine_setup;
+mod engines;
 mod explain;
 mod fuzz;
 mod layer_lower;

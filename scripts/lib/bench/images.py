@@ -29,17 +29,19 @@ def add_tree(archive, source, at):
     archive.add(source, at, recursive=True, filter=lambda info: info if info.isreg() or info.isdir() or info.issym() else None)
 
 
+def layer(fill):
+    """The archive of one layer, which `fill` puts together."""
+    to = io.BytesIO()
+    with tarfile.open(fileobj=to, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        fill(archive)
+    return to.getvalue()
+
+
 def layers(debian):
     """Archives of a Debian and of five sets of changes to it: software added, its documentation given to somebody
     else, translations and manuals deleted, a program with many small files, and its settings."""
     with open(debian, "rb") as file:
         yield file.read()
-
-    def layer(fill):
-        to = io.BytesIO()
-        with tarfile.open(fileobj=to, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            fill(archive)
-        return to.getvalue()
 
     yield layer(lambda archive: [add_tree(archive, f"/usr/lib/{name}", f"./usr/lib/{name}")
                                  for name in ("git-core", "python3.11") if os.path.isdir(f"/usr/lib/{name}")])
@@ -77,14 +79,14 @@ def layers(debian):
     yield layer(settings)
 
 
-def docker_archive(path, uncompressed, name="bench:1"):
-    """Writes a docker archive with gzip layers; returns the id of the image."""
+def docker_archive(path, uncompressed, name="bench:1", packed=True):
+    """Writes a docker archive, with gzip layers unless told otherwise; returns the id of the image."""
     diff_ids, names = [], []
     with tarfile.open(path, "w") as archive:
         for data in uncompressed:
             diff_ids.append("sha256:" + hashlib.sha256(data).hexdigest())
             names.append(f"{len(names)}/layer.tar")
-            entry(archive, names[-1], gzip.compress(data, compresslevel=6, mtime=0))
+            entry(archive, names[-1], gzip.compress(data, compresslevel=6, mtime=0) if packed else data)
         return finish(archive, diff_ids, names, name)
 
 

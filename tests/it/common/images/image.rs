@@ -115,9 +115,10 @@ impl Image {
         let mut layers = Vec::new();
         match shape {
             Shape::Docker | Shape::Skopeo => {
+                let id = self.id();
                 for (n, layer) in self.layers.iter().enumerate() {
                     let packed = pack(&layer.0, packing);
-                    let v1 = sha256(format!("{} layer {n}", self.id()).as_bytes());
+                    let v1 = sha256(format!("{id} layer {n}").as_bytes());
                     files.push((format!("{v1}/VERSION"), Ok(b"1.0".to_vec())));
                     files.push((
                         format!("{v1}/json"),
