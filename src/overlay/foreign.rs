@@ -39,9 +39,12 @@ const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 /// The names that the marks in one directory of a lower hide in the lowers below it.
 pub(super) type Hides = HashSet<Box<[u8]>>;
 
-/// What is known of the marks in directories of lowers; `None` for one without.
+/// By directory and lower; `None` for one without marks.
+type Known = LruCache<(NodeId, u16), Option<Arc<Hides>>>;
+
+/// What is known of the marks in directories of lowers.
 #[derive(Debug)]
-pub(super) struct Foreign(Mutex<LruCache<(NodeId, u16), Option<Arc<Hides>>>>);
+pub(super) struct Foreign(Mutex<Known>);
 
 impl Default for Foreign {
     fn default() -> Self {

@@ -327,7 +327,7 @@ impl Scenario {
             let (layers, name) = (&outcome.layers, outcome.fs.name());
             for (planted, lower) in outcome.lowers.iter().zip(layers.lowers()) {
                 for line in planted.differences(&fingerprint(lower), "planted", "afterwards") {
-                    failures.push(format!("{name}: K142, a lower was changed: {line}"));
+                    failures.push(format!("{name}: K142, the lower was changed: {line}"));
                 }
             }
         }
