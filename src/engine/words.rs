@@ -271,14 +271,21 @@ mod tests {
         assert_eq!(parse("fsync=0").unwrap().options.fsync, FsyncMode::Volatile);
         assert_eq!(parse("fsync=0,fsync=1").unwrap().options.fsync, FsyncMode::Auto);
         assert_eq!(parse("fsync=strict").unwrap().options.fsync, FsyncMode::Strict);
-        assert_eq!(parse("xattr_permissions=2").unwrap().stated, StatedIn::User);
-        assert_eq!(parse("xattr_permissions=1").unwrap().stated, StatedIn::Security);
+        let presentation = |words| parse(words).unwrap().options.presentation;
+        assert_eq!(presentation("xattr_permissions=2").stated, Some(StatedIn::User));
+        assert_eq!(
+            presentation("xattr_permissions=1").stated,
+            Some(StatedIn::Security)
+        );
         assert_eq!(parse("xattr_permissions=0").unwrap(), Words::default());
-        let squashed = parse("squash_to_root").unwrap();
-        assert_eq!((squashed.all_to_user, squashed.all_to_group), (Some(0), Some(0)));
-        let squashed = parse("squash_to_uid=7,squash_to_gid=8").unwrap();
-        assert_eq!((squashed.all_to_user, squashed.all_to_group), (Some(7), Some(8)));
-        assert!(parse("noacl").unwrap().no_acl && parse("static_nlink").unwrap().static_links);
+        let any = Ids { uid: 5, gid: 6 };
+        assert_eq!(
+            presentation("squash_to_root").ids.shown(any),
+            Ids { uid: 0, gid: 0 }
+        );
+        let one = presentation("squash_to_uid=7,squash_to_gid=8").ids;
+        assert_eq!(one.shown(any), Ids { uid: 7, gid: 8 });
+        assert!(presentation("noacl").no_acl && presentation("static_nlink").static_nlink);
         assert_eq!(
             parse("timeout=0.5").unwrap().options.timeout,
             Duration::from_millis(500)

@@ -61,7 +61,12 @@ impl Used {
     pub fn new(engine: &str, by: &[By]) -> Self {
         let mut rows: Vec<&'static Accepted> = ACCEPTED.iter().collect();
         rows.retain(|row| by.contains(&row.by) && row.engines.iter().any(|name| engine.starts_with(name)));
-        Used { rows: rows.into_iter().map(|row| (row, vec![false; row.lines.len()])).collect() }
+        Used {
+            rows: rows
+                .into_iter()
+                .map(|row| (row, vec![false; row.lines.len()]))
+                .collect(),
+        }
     }
 
     /// What the page calls this line of difference, when it is accepted.
@@ -86,7 +91,14 @@ impl Used {
         let ours = self.rows.iter().filter(|(row, _)| row.by == By::Plyfs);
         ours.flat_map(|(row, met)| {
             let lines = row.lines.iter().zip(met).filter(|(_, met)| !**met);
-            lines.map(move |(line, _)| format!("{} with {}: {line} ({})", row.cases.join(", "), row.by.name(), row.short))
+            lines.map(move |(line, _)| {
+                format!(
+                    "{} with {}: {line} ({})",
+                    row.cases.join(", "),
+                    row.by.name(),
+                    row.short
+                )
+            })
         })
     }
 }

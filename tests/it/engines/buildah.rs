@@ -21,7 +21,9 @@ pub fn cases() -> Vec<Case<Podman>> {
 }
 
 fn buildah(engine: &Podman, words: &[&str]) -> Result<String, String> {
-    engine.nest.ok(std::iter::once("buildah").chain(words.iter().copied()))
+    engine
+        .nest
+        .ok(std::iter::once("buildah").chain(words.iter().copied()))
 }
 
 /// The tree of a working container.
@@ -47,16 +49,38 @@ fn scratch(engine: &Podman, seen: &mut Seen) -> Done {
 fn run(engine: &Podman, seen: &mut Seen) -> Done {
     let context = context(engine, "base:1")?;
     buildah(engine, &["from", "--name", "changed", "base:1"])?;
-    let run = |script: &str| buildah(engine, &["run", "--network=none", "changed", "--", "sh", "-ec", script]);
+    let run = |script: &str| {
+        buildah(
+            engine,
+            &["run", "--network=none", "changed", "--", "sh", "-ec", script],
+        )
+    };
     run(CHANGES)?;
     seen.lines("within", &run(LOOK)?);
-    buildah(engine, &["copy", "-q", "changed", &format!("{context}/added"), "/opt/added"])?;
-    buildah(engine, &["copy", "-q", "--chown", "33:34", "changed", &format!("{context}/added/f"), "/opt/f"])?;
+    buildah(
+        engine,
+        &["copy", "-q", "changed", &format!("{context}/added"), "/opt/added"],
+    )?;
+    buildah(
+        engine,
+        &[
+            "copy",
+            "-q",
+            "--chown",
+            "33:34",
+            "changed",
+            &format!("{context}/added/f"),
+            "/opt/f",
+        ],
+    )?;
     seen.tree("container", &tree(engine, "changed")?);
     // Written from outside, while it is mounted.
     let script = "cd \"$(buildah mount changed)\" && echo x >opt/outside && rm many/f20 && mkdir opt/outside.d && buildah umount changed";
     engine.inside(&["sh", "-ec", script])?;
-    seen.value("outside", run("cat /opt/outside; ls -d /opt/outside.d; ls /many | wc -l")?);
+    seen.value(
+        "outside",
+        run("cat /opt/outside; ls -d /opt/outside.d; ls /many | wc -l")?,
+    );
     Ok(())
 }
 
@@ -73,7 +97,18 @@ fn commit(engine: &Podman, seen: &mut Seen) -> Done {
 
 fn build(engine: &Podman, seen: &mut Seen) -> Done {
     let context = context(engine, "base:1")?;
-    buildah(engine, &["build", "-q", "--network=none", "--layers=false", "-t", "built:1", &context])?;
+    buildah(
+        engine,
+        &[
+            "build",
+            "-q",
+            "--network=none",
+            "--layers=false",
+            "-t",
+            "built:1",
+            &context,
+        ],
+    )?;
     built(engine, seen, "built:1")
 }
 

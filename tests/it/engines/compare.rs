@@ -48,7 +48,12 @@ fn run<E>(start: &impl Fn(By) -> Result<E, String>, by: By, cases: &[Case<E>]) -
         let (mut seen, begun) = (Seen::default(), std::time::Instant::now());
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| (case.run)(&engine, &mut seen)));
         if speaks {
-            eprintln!("{:6.2} s  {}, {}", begun.elapsed().as_secs_f64(), case.name, by.name());
+            eprintln!(
+                "{:6.2} s  {}, {}",
+                begun.elapsed().as_secs_f64(),
+                case.name,
+                by.name()
+            );
         }
         match done {
             Ok(Ok(())) => Outcome::Seen(seen),
@@ -69,14 +74,15 @@ where
         return;
     }
     // Held, so that all cases share them.
-    let _images = match super::images::Images::get().and_then(|images| super::page::versions(engine).map(|_| images)) {
-        Ok(images) => images,
-        Err(why) => {
-            let required = std::env::var_os("PLYFS_ENGINES").is_some_and(|word| word == "required");
-            assert!(!required, "{engine} is required: {why}");
-            return skip(engine, &why);
-        }
-    };
+    let _images =
+        match super::images::Images::get().and_then(|images| super::page::versions(engine).map(|_| images)) {
+            Ok(images) => images,
+            Err(why) => {
+                let required = std::env::var_os("PLYFS_ENGINES").is_some_and(|word| word == "required");
+                assert!(!required, "{engine} is required: {why}");
+                return skip(engine, &why);
+            }
+        };
     let by = By::wanted();
     let outcomes: Mutex<BTreeMap<By, Vec<Outcome>>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -84,7 +90,10 @@ where
             let (outcomes, start) = (&outcomes, &start);
             scope.spawn(move || {
                 let list = run(start, by, cases);
-                outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(by, list);
+                outcomes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(by, list);
             });
         }
     });
@@ -92,21 +101,35 @@ where
     let mut used = Used::new(engine, &by);
     let (mut rows, mut complaints) = (Vec::new(), Vec::new());
     for (number, case) in cases.iter().filter(|case| wanted(case.name)).enumerate() {
-        let outcomes: BTreeMap<By, &Outcome> = outcomes.iter().map(|(by, list)| (*by, &list[number])).collect();
+        let outcomes: BTreeMap<By, &Outcome> =
+            outcomes.iter().map(|(by, list)| (*by, &list[number])).collect();
         rows.push(judge(case.name, &outcomes, &mut used, &mut complaints));
     }
     let whole = by.len() == By::ALL.len() && std::env::var_os("PLYFS_ENGINES_CASES").is_none();
     if whole {
-        complaints.extend(used.unused().map(|what| format!("accepted, but not there: {what}")));
+        complaints.extend(
+            used.unused()
+                .map(|what| format!("accepted, but not there: {what}")),
+        );
     }
-    assert!(complaints.is_empty(), "{engine}: {} complaints:\n{}", complaints.len(), complaints.join("\n"));
+    assert!(
+        complaints.is_empty(),
+        "{engine}: {} complaints:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
     if whole {
         page::agree(engine, &rows);
     }
 }
 
 /// The row of one case; what is not accepted becomes complaints.
-fn judge(name: &'static str, outcomes: &BTreeMap<By, &Outcome>, used: &mut Used, complaints: &mut Vec<String>) -> Row {
+fn judge(
+    name: &'static str,
+    outcomes: &BTreeMap<By, &Outcome>,
+    used: &mut Used,
+    complaints: &mut Vec<String>,
+) -> Row {
     let first = |kernel_too: bool| {
         outcomes.iter().find_map(|(by, outcome)| match outcome {
             Outcome::Seen(seen) if kernel_too || *by != By::Kernel => Some((*by, seen)),
@@ -138,7 +161,9 @@ fn judge(name: &'static str, outcomes: &BTreeMap<By, &Outcome>, used: &mut Used,
         }
         let cell = match outcome {
             Outcome::Failed(_) => Cell::Cannot(names),
-            Outcome::Seen(seen) if reference.is_some_and(|(reference, _)| by == reference) => Cell::Reference(seen.len()),
+            Outcome::Seen(seen) if reference.is_some_and(|(reference, _)| by == reference) => {
+                Cell::Reference(seen.len())
+            }
             Outcome::Seen(_) => Cell::Compared(names),
         };
         cells.insert(by, cell);

@@ -12,16 +12,28 @@ type Done = Result<(), String>;
 
 pub fn cases() -> Vec<Case<Podman>> {
     vec![
-        Case { name: "import of a Debian of 170 MB", run: import },
-        Case { name: "install, reinstall and purge packages", run: packages },
-        Case { name: "commit of what was installed", run: commit },
+        Case {
+            name: "import of a Debian of 170 MB",
+            run: import,
+        },
+        Case {
+            name: "install, reinstall and purge packages",
+            run: packages,
+        },
+        Case {
+            name: "commit of what was installed",
+            run: commit,
+        },
     ]
 }
 
 /// The archive, which the scripts make once and keep in the cache directory.
 fn archive(podman: &Podman) -> Result<PathBuf, String> {
     let mut command = Command::new("bash");
-    command.args(["-c", ". \"$0/scripts/lib/common.sh\"; scratch=$1; make_debian || { tail -n 2 \"$1/log\" >&2; exit 1; }"]);
+    command.args([
+        "-c",
+        ". \"$0/scripts/lib/common.sh\"; scratch=$1; make_debian || { tail -n 2 \"$1/log\" >&2; exit 1; }",
+    ]);
     command.arg(env!("CARGO_MANIFEST_DIR")).arg(&podman.nest.path);
     super::nest::finish(command).ok("mmdebstrap")?;
     Ok(podman.nest.path.join("debian.tar"))
@@ -31,7 +43,10 @@ fn import(podman: &Podman, seen: &mut Seen) -> Done {
     let archive = archive(podman)?;
     podman.podman(&["import", "-q", &archive.display().to_string(), "debian:1"])?;
     std::fs::remove_file(&archive).unwrap();
-    seen.value("version", podman.podman(&["run", "--rm", "debian:1", "cat", "/etc/debian_version"])?);
+    seen.value(
+        "version",
+        podman.podman(&["run", "--rm", "debian:1", "cat", "/etc/debian_version"])?,
+    );
     Ok(())
 }
 
@@ -58,14 +73,20 @@ dpkg --verify
 "#;
 
 /// Logs and caches, in which there is the time of now.
-const NOW: &str = "(var/log/.*|var/cache/.*|var/lib/apt/lists/.*|var/lib/dpkg/.*-old|root/made.deb|etc/shadow-?)";
+const NOW: &str =
+    "(var/log/.*|var/cache/.*|var/lib/apt/lists/.*|var/lib/dpkg/.*-old|root/made.deb|etc/shadow-?)";
 
 fn packages(podman: &Podman, seen: &mut Seen) -> Done {
     podman.podman(&["run", "-d", "--name", "debian", "debian:1", "sleep", "1000"])?;
-    let said = podman.nest.run(["podman", "exec", "debian", "bash", "-ec", PACKAGES]);
+    let said = podman
+        .nest
+        .run(["podman", "exec", "debian", "bash", "-ec", PACKAGES]);
     seen.value("status", said.status);
     seen.value("output", said.ok("packages")?);
-    seen.lines("installed", &podman.podman(&["exec", "debian", "dpkg-query", "-W"])?);
+    seen.lines(
+        "installed",
+        &podman.podman(&["exec", "debian", "dpkg-query", "-W"])?,
+    );
     // The diff names what lies below /var/cache and the like, but not with its times.
     seen.diff("diff", &podman.podman(&["diff", "debian"])?);
     let tree = podman.container_tree("debian", &["--skip", SKIP, "--data-differs", NOW])?;
@@ -77,7 +98,10 @@ fn commit(podman: &Podman, seen: &mut Seen) -> Done {
     podman.podman(&["commit", "-q", "debian", "installed:1"])?;
     podman.podman(&["rm", "-f", "-t", "0", "debian"])?;
     let script = "dpkg-query -W | wc -l; dpkg --verify; stat -c '%n %u:%g %A' /srv/theirs /srv/theirs/f; ls /usr/share/doc | wc -l";
-    seen.value("run", podman.podman(&["run", "--rm", "installed:1", "bash", "-ec", script])?);
+    seen.value(
+        "run",
+        podman.podman(&["run", "--rm", "installed:1", "bash", "-ec", script])?,
+    );
     let layers = podman.podman(&["image", "inspect", "-f", "{{len .RootFS.Layers}}", "installed:1"])?;
     seen.value("layers", layers);
     Ok(())

@@ -30,7 +30,10 @@ impl Docker {
         let unpacked = std::env::var_os("PLYFS_DOCKER").map_or_else(|| tools().join("docker"), PathBuf::from);
         let client = unpacked.join("usr/bin/docker");
         if !client.exists() {
-            return Err(format!("{} is missing: run scripts/install-deps --docker", client.display()));
+            return Err(format!(
+                "{} is missing: run scripts/install-deps --docker",
+                client.display()
+            ));
         }
         nest.before_in_path(&unpacked.join("usr/sbin"));
         nest.before_in_path(&unpacked.join("usr/bin"));
@@ -42,11 +45,19 @@ impl Docker {
             nest.before_in_path(&dir);
         }
         nest.set("DOCKER_BUILDKIT", "0");
-        std::fs::write(nest.path.join("tree"), include_bytes!("../../../scripts/lib/tree")).unwrap();
+        std::fs::write(
+            nest.path.join("tree"),
+            include_bytes!("../../../scripts/lib/tree"),
+        )
+        .unwrap();
         let at = |name: &str| nest.path.join(name).display().to_string();
         // Sockets have short paths; the namespace has a /run of its own.
         let host = "unix:///run/docker.sock".to_owned();
-        let driver = if by == By::Kernel { "overlay2" } else { "fuse-overlayfs" };
+        let driver = if by == By::Kernel {
+            "overlay2"
+        } else {
+            "fuse-overlayfs"
+        };
         let words = [
             "dockerd",
             &format!("--data-root={}", at("work/data")),
@@ -66,7 +77,14 @@ impl Docker {
         command.stdout(Stdio::null()).stderr(log);
         let daemon = command.spawn().map_err(|e| format!("dockerd: {e}"))?;
         let data = nest.path.join("work/data");
-        let mut docker = Docker { nest, by, daemon, host, data, client };
+        let mut docker = Docker {
+            nest,
+            by,
+            daemon,
+            host,
+            data,
+            client,
+        };
         let begun = Instant::now();
         while let Err(said) = docker.docker(&["version"]) {
             let ended = docker.daemon.try_wait().unwrap();
@@ -83,7 +101,8 @@ impl Docker {
     /// What `docker WORDS` prints.
     fn docker(&self, words: &[&str]) -> Result<String, String> {
         let client = self.client.display().to_string();
-        self.nest.ok([&[&client[..], "--host", &self.host], words].concat())
+        self.nest
+            .ok([&[&client[..], "--host", &self.host], words].concat())
     }
 
     /// The tree of a running container.
@@ -91,7 +110,15 @@ impl Docker {
         let dir = self.docker(&["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", container])?;
         let program = self.nest.path.join("tree").display().to_string();
         let skip = "(etc/(hosts|resolv.conf|hostname|mtab)|.dockerenv|dev|proc|sys)";
-        let words = ["/usr/bin/python3", &program, "--times", ".*", "--directory-links", "--skip", skip];
+        let words = [
+            "/usr/bin/python3",
+            &program,
+            "--times",
+            ".*",
+            "--directory-links",
+            "--skip",
+            skip,
+        ];
         self.nest.ok([&words[..], &[dir.trim_end()]].concat())
     }
 
@@ -108,19 +135,34 @@ impl Docker {
     }
 
     fn start(&self, name: &str, image: &str) -> Done {
-        self.docker(&["run", "-d", "--network=none", "--name", name, image, "sleep", "1000"])?;
+        self.docker(&[
+            "run",
+            "-d",
+            "--network=none",
+            "--name",
+            name,
+            image,
+            "sleep",
+            "1000",
+        ])?;
         Ok(())
     }
 
     fn servers(&self) -> Vec<(u32, String)> {
         let mut list = self.nest.processes();
-        list.retain(|(_, line)| line.split(' ').next().unwrap_or_default().ends_with("fuse-overlayfs"));
+        list.retain(|(_, line)| {
+            line.split(' ')
+                .next()
+                .unwrap_or_default()
+                .ends_with("fuse-overlayfs")
+        });
         list
     }
 
     /// The daemon, asked politely, takes its own containerd with it.
     fn stop(&self) {
-        let pid = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.daemon.id())).unwrap_or_default();
+        let pid = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.daemon.id()))
+            .unwrap_or_default();
         if let Ok(pid) = pid.trim().parse() {
             // SAFETY: the daemon that this value started.
             unsafe { libc::kill(pid, libc::SIGTERM) };
@@ -174,14 +216,44 @@ fn load(docker: &Docker, seen: &mut Seen) -> Done {
 }
 
 fn run(docker: &Docker, seen: &mut Seen) -> Done {
-    seen.value("output", docker.docker(&["run", "--rm", "--network=none", BASED, "cat", "/etc/motd"])?);
+    seen.value(
+        "output",
+        docker.docker(&["run", "--rm", "--network=none", BASED, "cat", "/etc/motd"])?,
+    );
     let client = docker.client.display().to_string();
-    for line in ["exit 7", "cat /none", "echo x >/opt/f && rm -r /opt/tree && ! ls /opt/tree"] {
-        let words = [&client, "--host", &docker.host, "run", "--rm", "--network=none", BASED, "sh", "-c", line];
+    for line in [
+        "exit 7",
+        "cat /none",
+        "echo x >/opt/f && rm -r /opt/tree && ! ls /opt/tree",
+    ] {
+        let words = [
+            &client,
+            "--host",
+            &docker.host,
+            "run",
+            "--rm",
+            "--network=none",
+            BASED,
+            "sh",
+            "-c",
+            line,
+        ];
         let said = docker.nest.run(words);
-        seen.value(&format!("`{line}`"), format!("{} {} {}", said.status, said.out, said.err));
+        seen.value(
+            &format!("`{line}`"),
+            format!("{} {} {}", said.status, said.out, said.err),
+        );
     }
-    let words = ["run", "--rm", "--network=none", "--read-only", LAYERED, "sh", "-c", "rm /opt/new 2>&1; cat /opt/new"];
+    let words = [
+        "run",
+        "--rm",
+        "--network=none",
+        "--read-only",
+        LAYERED,
+        "sh",
+        "-c",
+        "rm /opt/new 2>&1; cat /opt/new",
+    ];
     seen.value("read-only", docker.docker(&words)?);
     seen.value("containers", docker.docker(&["ps", "-aq"])?);
     Ok(())
@@ -199,13 +271,22 @@ fn exec_and_diff(docker: &Docker, seen: &mut Seen) -> Done {
 
 fn copy(docker: &Docker, seen: &mut Seen) -> Done {
     let work = docker.nest.path.join("work").display().to_string();
-    docker.nest.ok(["sh", "-ec", &format!("mkdir -p {work}/in/sub && echo in >{work}/in/sub/f && chmod 640 {work}/in/sub/f")])?;
+    docker.nest.ok([
+        "sh",
+        "-ec",
+        &format!("mkdir -p {work}/in/sub && echo in >{work}/in/sub/f && chmod 640 {work}/in/sub/f"),
+    ])?;
     docker.docker(&["cp", &format!("{work}/in"), "changed:/opt/copied"])?;
     docker.docker(&["cp", "changed:/opt", &format!("{work}/out")])?;
     let look = "find /opt/copied -exec stat -c '%n %A %u:%g' {} + | sort; cat /opt/copied/sub/f";
     seen.value("within", docker.docker(&["exec", "changed", "sh", "-c", look])?);
     let program = docker.nest.path.join("tree").display().to_string();
-    seen.tree("outside", &docker.nest.ok(["/usr/bin/python3", &program, &format!("{work}/out")])?);
+    seen.tree(
+        "outside",
+        &docker
+            .nest
+            .ok(["/usr/bin/python3", &program, &format!("{work}/out")])?,
+    );
     Ok(())
 }
 
@@ -228,11 +309,20 @@ fn stop_and_start(docker: &Docker, seen: &mut Seen) -> Done {
 
 fn server_killed(docker: &Docker, seen: &mut Seen) -> Done {
     docker.start("killed", LAYERED)?;
-    docker.docker(&["exec", "killed", "sh", "-ec", "echo kept >/opt/kept; rm /opt/new; mkdir /opt/kept.d"])?;
+    docker.docker(&[
+        "exec",
+        "killed",
+        "sh",
+        "-ec",
+        "echo kept >/opt/kept; rm /opt/new; mkdir /opt/kept.d",
+    ])?;
     if docker.by != By::Kernel {
         let servers = docker.servers();
         if servers.len() != 1 {
-            return Err(format!("one server is expected: {servers:?} of {:?}", docker.nest.processes()));
+            return Err(format!(
+                "one server is expected: {servers:?} of {:?}",
+                docker.nest.processes()
+            ));
         }
         for (pid, _) in servers {
             // SAFETY: a server of this test's own namespace.
@@ -245,7 +335,10 @@ fn server_killed(docker: &Docker, seen: &mut Seen) -> Done {
     docker.docker(&["kill", "killed"])?;
     docker.docker(&["start", "killed"])?;
     let script = format!("cat /opt/kept && {LOOK}");
-    seen.lines("within", &docker.docker(&["exec", "killed", "sh", "-c", &script])?);
+    seen.lines(
+        "within",
+        &docker.docker(&["exec", "killed", "sh", "-c", &script])?,
+    );
     seen.diff("diff", &docker.docker(&["diff", "killed"])?);
     docker.docker(&["rm", "-f", "killed"])?;
     Ok(())
@@ -256,14 +349,24 @@ fn build(docker: &Docker, seen: &mut Seen) -> Done {
     std::fs::create_dir_all(context.join("added")).unwrap();
     std::fs::write(context.join("Dockerfile"), containerfile(BASED)).unwrap();
     std::fs::write(context.join("added/f"), "added\n").unwrap();
-    docker.docker(&["build", "-q", "--network=none", "-t", "built:1", &context.display().to_string()])?;
+    docker.docker(&[
+        "build",
+        "-q",
+        "--network=none",
+        "-t",
+        "built:1",
+        &context.display().to_string(),
+    ])?;
     for (number, layer) in docker.layers("built:1")?.iter().enumerate().skip(1) {
         seen.archive(&format!("layer {number}"), layer);
     }
     docker.start("built", "built:1")?;
     seen.tree("container", &docker.tree("built")?);
     docker.docker(&["rm", "-f", "built"])?;
-    seen.value("run", docker.docker(&["run", "--rm", "--network=none", "built:1"])?);
+    seen.value(
+        "run",
+        docker.docker(&["run", "--rm", "--network=none", "built:1"])?,
+    );
     Ok(())
 }
 
@@ -281,7 +384,10 @@ fn export(docker: &Docker, seen: &mut Seen) -> Done {
 fn deep(docker: &Docker, seen: &mut Seen) -> Done {
     docker.load(&Images::get()?.deep)?;
     docker.start("deep", DEEP_NAME)?;
-    let script = format!("cat /stack/top; rm /stack/f2 /stack/f{}; echo x >/stack/f4; {LOOK}", DEEP - 1);
+    let script = format!(
+        "cat /stack/top; rm /stack/f2 /stack/f{}; echo x >/stack/f4; {LOOK}",
+        DEEP - 1
+    );
     seen.lines("within", &docker.docker(&["exec", "deep", "sh", "-ec", &script])?);
     seen.diff("diff", &docker.docker(&["diff", "deep"])?);
     seen.tree("container", &docker.tree("deep")?);
@@ -299,16 +405,28 @@ fn nothing_left(docker: &Docker, seen: &mut Seen) -> Done {
     if !docker.nest.until(|| docker.servers().is_empty()) {
         return Err(format!("left over after rm: {:?}", docker.servers()));
     }
-    let dir = docker.data.join(if docker.by == By::Kernel { "overlay2" } else { "fuse-overlayfs" });
+    let dir = docker.data.join(if docker.by == By::Kernel {
+        "overlay2"
+    } else {
+        "fuse-overlayfs"
+    });
     let script = "cd \"$1\" && ls -A . l";
-    let left = docker.nest.ok(["sh", "-c", script, "sh", &dir.display().to_string()])?;
+    let left = docker
+        .nest
+        .ok(["sh", "-c", script, "sh", &dir.display().to_string()])?;
     seen.value("files", left);
     docker.stop();
     if !docker.nest.until(|| docker.nest.processes().is_empty()) {
-        return Err(format!("left over after the daemon: {:?}", docker.nest.processes()));
+        return Err(format!(
+            "left over after the daemon: {:?}",
+            docker.nest.processes()
+        ));
     }
     if !docker.nest.until(|| docker.nest.new_mounts().is_empty()) {
-        return Err(format!("left over after the daemon: {:?}", docker.nest.new_mounts()));
+        return Err(format!(
+            "left over after the daemon: {:?}",
+            docker.nest.new_mounts()
+        ));
     }
     Ok(())
 }

@@ -51,7 +51,10 @@ fn borrowed() -> Result<Vec<Item>, String> {
     ] {
         let path = Path::new(path);
         put(path, format!("usr/bin/{program}"))?;
-        let libraries = Command::new("ldd").arg(path).output().map_err(|e| format!("ldd: {e}"))?;
+        let libraries = Command::new("ldd")
+            .arg(path)
+            .output()
+            .map_err(|e| format!("ldd: {e}"))?;
         for word in String::from_utf8_lossy(&libraries.stdout).split_whitespace() {
             if let Some(library) = word.strip_prefix('/') {
                 put(Path::new(word), library.to_owned())?;
@@ -64,8 +67,15 @@ fn borrowed() -> Result<Vec<Item>, String> {
 /// What all images begin with: busybox under all its names, a few programs, and a little of everything.
 fn base_items() -> Result<Vec<Item>, String> {
     let busybox = busybox()?;
-    let mut items = vec![dir("./"), dir("bin"), file("bin/busybox", read(&busybox)?).mode(0o755)];
-    let names = Command::new(&busybox).arg("--list").output().map_err(|e| format!("busybox: {e}"))?;
+    let mut items = vec![
+        dir("./"),
+        dir("bin"),
+        file("bin/busybox", read(&busybox)?).mode(0o755),
+    ];
+    let names = Command::new(&busybox)
+        .arg("--list")
+        .output()
+        .map_err(|e| format!("busybox: {e}"))?;
     for name in String::from_utf8_lossy(&names.stdout).lines() {
         let theirs = ["busybox", "setfattr", "setcap", "getfattr", "getcap"];
         if !theirs.contains(&name) {
@@ -78,7 +88,10 @@ fn base_items() -> Result<Vec<Item>, String> {
         dir("proc"),
         dir("sys"),
         dir("etc"),
-        file("etc/passwd", "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n"),
+        file(
+            "etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n",
+        ),
         file("etc/group", "root:x:0:\nweb:x:33:\nann:x:1000:\n"),
         file("etc/motd", "hello\n"),
         dir("tmp").mode(0o1777),
@@ -88,9 +101,14 @@ fn base_items() -> Result<Vec<Item>, String> {
         file("opt/owned", "owned\n").own(33, 33).mode(0o640),
         file("opt/private", "private\n").own(1000, 1000).mode(0o600),
         file("opt/setuid", "setuid\n").own(33, 1000).mode(0o6755),
-        file("opt/ping", "ping\n").mode(0o755).xattr("security.capability", CAP_NET_RAW),
+        file("opt/ping", "ping\n")
+            .mode(0o755)
+            .xattr("security.capability", CAP_NET_RAW),
         file("opt/colour", "colour\n").xattr("user.colour", "green"),
-        dir("opt/dir").own(33, 33).mode(0o2775).xattr("user.on", "a directory"),
+        dir("opt/dir")
+            .own(33, 33)
+            .mode(0o2775)
+            .xattr("user.on", "a directory"),
         file("opt/dir/f", "f\n").at(1_614_834_367, 123_456_789),
         dir("opt/dir/sub"),
         file("opt/dir/sub/f", "f\n"),
@@ -130,7 +148,11 @@ fn odd_layers() -> Vec<Vec<Item>> {
             dir("many"),
         ]
         .into_iter()
-        .chain((0..60).filter(|n| n % 3 != 0).map(|n| mark(format!("many/.wh.f{n:02}"))))
+        .chain(
+            (0..60)
+                .filter(|n| n % 3 != 0)
+                .map(|n| mark(format!("many/.wh.f{n:02}"))),
+        )
         .collect(),
         vec![
             // A directory removed; one emptied and filled anew; one replaced by a file, a file by a directory.
@@ -171,7 +193,9 @@ fn odd_layers() -> Vec<Vec<Item>> {
             dir("opt/tree"),
             hard("opt/tree/l3", "opt/l1"),
             file("opt/odd \u{fc} name", "odd\n"),
-            file("opt/ping", "another\n").mode(0o755).xattr("security.capability", CAP_NET_RAW),
+            file("opt/ping", "another\n")
+                .mode(0o755)
+                .xattr("security.capability", CAP_NET_RAW),
         ],
     ]
 }
@@ -181,26 +205,29 @@ pub const DEEP: usize = 125;
 
 fn deep_layers() -> Result<Vec<Vec<Item>>, String> {
     let names = ["sh", "sleep", "find", "sort", "stat", "sed", "rm", "cat"];
-    let mut base = vec![dir("./"), dir("bin"), file("bin/busybox", read(&busybox()?)?).mode(0o755)];
+    let mut base = vec![
+        dir("./"),
+        dir("bin"),
+        file("bin/busybox", read(&busybox()?)?).mode(0o755),
+    ];
     base.extend(names.map(|name| symlink(format!("bin/{name}"), "busybox")));
     base.extend(["dev", "proc", "sys", "etc", "tmp"].map(dir));
-    let above = (1..DEEP)
-        .map(|n| {
-            let mut items = vec![
-                dir("stack"),
-                file(format!("stack/f{n}"), format!("born in {n}\n")),
-                file("stack/top", format!("written by {n}\n")),
-                dir("stack/shared"),
-            ];
-            if n > 1 && n % 2 == 0 {
-                items.push(mark(format!("stack/.wh.f{}", n - 1)));
-            }
-            if n % 25 == 0 {
-                items.push(mark("stack/shared/.wh..wh..opq"));
-            }
-            items.push(file(format!("stack/shared/s{n}"), ""));
-            items
-        });
+    let above = (1..DEEP).map(|n| {
+        let mut items = vec![
+            dir("stack"),
+            file(format!("stack/f{n}"), format!("born in {n}\n")),
+            file("stack/top", format!("written by {n}\n")),
+            dir("stack/shared"),
+        ];
+        if n > 1 && n % 2 == 0 {
+            items.push(mark(format!("stack/.wh.f{}", n - 1)));
+        }
+        if n % 25 == 0 {
+            items.push(mark("stack/shared/.wh..wh..opq"));
+        }
+        items.push(file(format!("stack/shared/s{n}"), ""));
+        items
+    });
     Ok(std::iter::once(base).chain(above).collect())
 }
 
@@ -243,7 +270,9 @@ impl Images {
             place,
         };
         let whole = |name: &str, more: Vec<Vec<Item>>| {
-            let layers: Vec<&[Item]> = std::iter::once(&base[..]).chain(more.iter().map(|l| &l[..])).collect();
+            let layers: Vec<&[Item]> = std::iter::once(&base[..])
+                .chain(more.iter().map(|l| &l[..]))
+                .collect();
             Image::new(name, &layers)
         };
         std::fs::write(&images.base, Layer::new(&base).0).unwrap();

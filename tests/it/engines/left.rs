@@ -12,12 +12,17 @@ pub fn nothing_left(podman: &Podman, seen: &mut Seen) -> Result<(), String> {
         podman.podman(&["create", "base:1", "true"])?;
     }
     podman.podman(&["rm", "-fa", "-t", "0"])?;
-    gone(podman, "rm", || podman.servers().into_iter().map(|(_, line)| line).collect())?;
+    gone(podman, "rm", || {
+        podman.servers().into_iter().map(|(_, line)| line).collect()
+    })?;
     podman.podman(&["rmi", "-fa"])?;
     let graph = podman.graph.display().to_string();
     let script = "cd \"$1\" && ls -A overlay overlay/l overlay-containers overlay-layers overlay-images 2>/dev/null \
                   | grep -v 'json$\\|lock$\\|last-modified$'";
-    seen.value("files after rmi", podman.inside(&["sh", "-c", script, "sh", &graph])?);
+    seen.value(
+        "files after rmi",
+        podman.inside(&["sh", "-c", script, "sh", &graph])?,
+    );
     podman.podman(&["system", "reset", "--force"])?;
     if podman.who == Who::User {
         // Ends the process that keeps the user namespace, which is no left-over.
@@ -25,11 +30,16 @@ pub fn nothing_left(podman: &Podman, seen: &mut Seen) -> Result<(), String> {
     }
     gone(podman, "system reset", || {
         let processes = podman.nest.processes().into_iter().map(|(_, line)| line);
-        processes.filter(|line| !line.contains("catatonit") && !line.starts_with("podman")).collect()
+        processes
+            .filter(|line| !line.contains("catatonit") && !line.starts_with("podman"))
+            .collect()
     })?;
     gone(podman, "system reset", || podman.nest.new_mounts())?;
     let script = "[ ! -e \"$1\" ] || (cd \"$1\" && find . -type f ! -name '*lock' -o -name diff -o -name merged | sort)";
-    seen.value("files after reset", podman.nest.ok(["sh", "-c", script, "sh", &graph])?);
+    seen.value(
+        "files after reset",
+        podman.nest.ok(["sh", "-c", script, "sh", &graph])?,
+    );
     Ok(())
 }
 

@@ -30,22 +30,38 @@ use programs::{Podman, Storage};
 
 #[test]
 fn podman_as_root() {
-    compare("podman, root", |by| Podman::new(by, Who::Root, Storage::default()), &podman::cases(Who::Root));
+    compare(
+        "podman, root",
+        |by| Podman::new(by, Who::Root, Storage::default()),
+        &podman::cases(Who::Root),
+    );
 }
 
 #[test]
 fn podman_rootless() {
-    compare("podman, rootless", |by| Podman::new(by, Who::User, Storage::default()), &podman::cases(Who::User));
+    compare(
+        "podman, rootless",
+        |by| Podman::new(by, Who::User, Storage::default()),
+        &podman::cases(Who::User),
+    );
 }
 
 #[test]
 fn buildah_as_root() {
-    compare("buildah, root", |by| Podman::new(by, Who::Root, Storage::default()), &buildah::cases());
+    compare(
+        "buildah, root",
+        |by| Podman::new(by, Who::Root, Storage::default()),
+        &buildah::cases(),
+    );
 }
 
 #[test]
 fn buildah_rootless() {
-    compare("buildah, rootless", |by| Podman::new(by, Who::User, Storage::default()), &buildah::cases());
+    compare(
+        "buildah, rootless",
+        |by| Podman::new(by, Who::User, Storage::default()),
+        &buildah::cases(),
+    );
 }
 
 #[test]
@@ -68,7 +84,18 @@ fn debian_rootless() {
 /// Ownership and mode in an attribute, as a store needs it whose file system knows no owners.
 #[test]
 fn podman_with_force_mask() {
-    let storage = Storage { overlay: "force_mask = \"0700\"\n", no_mountopt: true };
-    compare("podman with force_mask, root", |by| Podman::new(by, Who::Root, storage), &podman::force_mask());
-    compare("podman with force_mask, rootless", |by| Podman::new(by, Who::User, storage), &podman::force_mask());
+    let storage = Storage {
+        overlay: "force_mask = \"0700\"\n",
+        no_mountopt: true,
+    };
+    compare(
+        "podman with force_mask, root",
+        |by| Podman::new(by, Who::Root, storage),
+        &podman::force_mask(),
+    );
+    compare(
+        "podman with force_mask, rootless",
+        |by| Podman::new(by, Who::User, storage),
+        &podman::force_mask(),
+    );
 }

@@ -80,7 +80,14 @@ impl Nest {
             .replace("OWNER", &owner.to_string());
         let log = std::fs::File::create(path.join("nest.log")).unwrap();
         let keeper = Command::new("unshare")
-            .args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args([
+                "--mount",
+                "--propagation=private",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
             .args(["sh", "-euc", &script])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -106,10 +113,16 @@ impl Nest {
         }
         let keeper = nest.keeper.id();
         let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
-        nest.pid = children.trim().parse().map_err(|e| format!("children {children:?}: {e}"))?;
+        nest.pid = children
+            .trim()
+            .parse()
+            .map_err(|e| format!("children {children:?}: {e}"))?;
         let mut set = |name: &str, value: String| nest.environment.push((name.into(), value));
         let at = |name: &str| path.join(name).display().to_string();
-        set("PATH", format!("{}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", at("bin")));
+        set(
+            "PATH",
+            format!("{}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", at("bin")),
+        );
         set("HOME", at("home"));
         set("TMPDIR", at("tmp"));
         set("LC_ALL", "C".into());
@@ -142,7 +155,9 @@ impl Nest {
 
     pub fn command_as<S: AsRef<OsStr>>(&self, who: Who, words: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.pid)).args(["--mount", "--pid"]);
+        command
+            .arg(format!("--target={}", self.pid))
+            .args(["--mount", "--pid"]);
         if who == Who::User {
             let id = UID.to_string();
             command.args(["setpriv", "--reuid", &id, "--regid", &id, "--init-groups"]);
@@ -162,7 +177,11 @@ impl Nest {
     /// What it prints; an error when its status is not 0.
     pub fn ok<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<String, String> {
         let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        let shown = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let shown = words
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ");
         self.run(words).ok(&shown)
     }
 
@@ -171,7 +190,11 @@ impl Nest {
         let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).unwrap_or_default();
         let lines = table.lines().filter_map(|line| {
             let (before, after) = line.split_once(" - ")?;
-            Some(format!("{} {}", after.split(' ').next()?, before.split(' ').nth(4)?))
+            Some(format!(
+                "{} {}",
+                after.split(' ').next()?,
+                before.split(' ').nth(4)?
+            ))
         });
         lines.collect()
     }
@@ -187,14 +210,21 @@ impl Nest {
         let ours = namespace(self.pid);
         let mut list = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap() {
-            let Some(pid) = entry.unwrap().file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             if pid == self.pid || ours.is_none() || namespace(pid) != ours {
                 continue;
             }
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches('\0')
+                .replace('\0', " ");
             if !line.is_empty() && line != IDLE {
                 list.push((pid, line));
             }
@@ -221,7 +251,8 @@ impl Drop for Nest {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
         let begun = Instant::now();
-        while Path::new(&format!("/proc/{}", self.pid)).exists() && begun.elapsed() < Duration::from_secs(10) {
+        while Path::new(&format!("/proc/{}", self.pid)).exists() && begun.elapsed() < Duration::from_secs(10)
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         remove(&self.path);
@@ -233,7 +264,9 @@ impl Drop for Nest {
 /// Files take what it says, and not pipes: those would be held open by whatever it leaves running.
 pub fn finish(mut command: Command) -> Said {
     let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    command
+        .stdout(out.try_clone().unwrap())
+        .stderr(err.try_clone().unwrap());
     let read = |mut file: std::fs::File| {
         let mut bytes = Vec::new();
         file.rewind().unwrap();
@@ -244,13 +277,19 @@ pub fn finish(mut command: Command) -> Said {
         Ok(child) => child,
         Err(e) => {
             let err = format!("cannot be started: {e}");
-            return Said { status: 127, out: String::new(), err };
+            return Said {
+                status: 127,
+                out: String::new(),
+                err,
+            };
         }
     };
     let begun = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
-            break status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+            break status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
         }
         if begun.elapsed() > PATIENCE {
             child.kill().unwrap();
@@ -260,10 +299,22 @@ pub fn finish(mut command: Command) -> Said {
         std::thread::sleep(Duration::from_millis(2));
     };
     if std::env::var_os("PLYFS_ENGINES_TIMES").is_some_and(|word| word == "commands") {
-        let words: Vec<_> = command.get_args().skip(6).map(|word| word.to_string_lossy()).collect();
-        eprintln!("{:6.2} s  {status}  {}", begun.elapsed().as_secs_f64(), words.join(" "));
+        let words: Vec<_> = command
+            .get_args()
+            .skip(6)
+            .map(|word| word.to_string_lossy())
+            .collect();
+        eprintln!(
+            "{:6.2} s  {status}  {}",
+            begun.elapsed().as_secs_f64(),
+            words.join(" ")
+        );
     }
-    Said { status, out: read(out), err: read(err) }
+    Said {
+        status,
+        out: read(out),
+        err: read(err),
+    }
 }
 
 impl Said {
@@ -273,13 +324,21 @@ impl Said {
         }
         let lines: Vec<_> = self.err.trim().lines().chain(self.out.trim().lines()).collect();
         let end = &lines[lines.len().saturating_sub(6)..];
-        Err(format!("{what}: exit status {}: {}", self.status, end.join(" | ")))
+        Err(format!(
+            "{what}: exit status {}: {}",
+            self.status,
+            end.join(" | ")
+        ))
     }
 }
 
 /// Not std's own removal, which cannot enter directories of any depth.
 pub fn remove(path: &Path) {
-    let _ = Command::new("rm").arg("-rf").arg("--one-file-system").arg(path).status();
+    let _ = Command::new("rm")
+        .arg("-rf")
+        .arg("--one-file-system")
+        .arg(path)
+        .status();
 }
 
 /// The command line of the first process's helper.

@@ -36,15 +36,26 @@ fn cell(cell: Option<&Cell>) -> String {
 pub fn versions(engine: &str) -> Result<String, String> {
     let programs: &[&[&str]] = match engine.split([',', ' ']).next().unwrap_or_default() {
         "docker" => &[&["fuse-overlayfs", "--version"]],
-        "buildah" => &[&["buildah", "--version"], &["crun", "--version"], &["fuse-overlayfs", "--version"]],
-        _ => &[&["podman", "--version"], &["crun", "--version"], &["fuse-overlayfs", "--version"]],
+        "buildah" => &[
+            &["buildah", "--version"],
+            &["crun", "--version"],
+            &["fuse-overlayfs", "--version"],
+        ],
+        _ => &[
+            &["podman", "--version"],
+            &["crun", "--version"],
+            &["fuse-overlayfs", "--version"],
+        ],
     };
     let mut lines = Vec::new();
     for words in programs {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         let said = super::nest::finish(command).ok(words[0])?;
-        let line = said.lines().find(|line| line.contains(words[0])).unwrap_or_default();
+        let line = said
+            .lines()
+            .find(|line| line.contains(words[0]))
+            .unwrap_or_default();
         lines.push(line.trim().to_owned());
     }
     Ok(lines.join(", "))
@@ -66,7 +77,10 @@ pub fn agree(engine: &str, rows: &[Row]) {
     let _one_at_a_time = PAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/engines.md");
     let page = std::fs::read_to_string(path).unwrap_or_default();
-    let (begin, end) = (format!("<!-- {engine} -->\n"), format!("<!-- end of {engine} -->\n"));
+    let (begin, end) = (
+        format!("<!-- {engine} -->\n"),
+        format!("<!-- end of {engine} -->\n"),
+    );
     let (before, rest) = page
         .split_once(&begin)
         .unwrap_or_else(|| panic!("docs/engines.md has no marker {begin:?}"));
@@ -77,6 +91,9 @@ pub fn agree(engine: &str, rows: &[Row]) {
     if std::env::var_os("PLYFS_TEST_BLESS").is_some() {
         std::fs::write(path, format!("{before}{begin}{new}{end}{after}")).unwrap();
     } else {
-        assert_eq!(old, new, "docs/engines.md: run PLYFS_TEST_BLESS=1 scripts/test engines");
+        assert_eq!(
+            old, new,
+            "docs/engines.md: run PLYFS_TEST_BLESS=1 scripts/test engines"
+        );
     }
 }

@@ -92,34 +92,70 @@ fn image_mount(podman: &Podman, seen: &mut Seen) -> Done {
     let dir = podman.inside(&["podman", "image", "mount", LAYERED])?;
     let script = "cd \"$1\" || exit; for what in 'touch new' 'rm opt/new' 'chmod 700 opt' 'mv opt/new opt/x' 'mkdir d'; do \
                   $what; echo \"$what: $?\"; done 2>&1";
-    seen.value("writes", podman.inside(&["sh", "-c", script, "sh", dir.trim_end()])?);
+    seen.value(
+        "writes",
+        podman.inside(&["sh", "-c", script, "sh", dir.trim_end()])?,
+    );
     // A second look while it is mounted, and a container beside it.
-    seen.value("run beside it", podman.podman(&["run", "--rm", LAYERED, "cat", "/opt/new"])?);
+    seen.value(
+        "run beside it",
+        podman.podman(&["run", "--rm", LAYERED, "cat", "/opt/new"])?,
+    );
     podman.inside(&["podman", "image", "umount", LAYERED])?;
     Ok(())
 }
 
 fn run(podman: &Podman, seen: &mut Seen) -> Done {
-    seen.value("output", podman.podman(&["run", "--rm", "base:1", "cat", "/etc/motd"])?);
-    for line in ["exit 7", "kill -9 $$", "cat /none", "echo x >/opt/f && rm -r /opt/tree && ! ls /opt/tree"] {
-        let said = podman.nest.run(["podman", "run", "--rm", "base:1", "sh", "-c", line]);
-        seen.value(&format!("`{line}`"), format!("{} {} {}", said.status, said.out, said.err));
+    seen.value(
+        "output",
+        podman.podman(&["run", "--rm", "base:1", "cat", "/etc/motd"])?,
+    );
+    for line in [
+        "exit 7",
+        "kill -9 $$",
+        "cat /none",
+        "echo x >/opt/f && rm -r /opt/tree && ! ls /opt/tree",
+    ] {
+        let said = podman
+            .nest
+            .run(["podman", "run", "--rm", "base:1", "sh", "-c", line]);
+        seen.value(
+            &format!("`{line}`"),
+            format!("{} {} {}", said.status, said.out, said.err),
+        );
     }
-    let said = podman.nest.run(["podman", "run", "--rm", "base:1", "/no/such/program"]);
+    let said = podman
+        .nest
+        .run(["podman", "run", "--rm", "base:1", "/no/such/program"]);
     seen.value("no such program", said.status);
     // As another user; all changes of a container with `volatile`.
     let as_web = ["run", "--rm", "--user", "33:33", LAYERED, "sh", "-c"];
     let script = "id -u; cat /opt/private 2>&1; echo x >/opt/dir/web && stat -c %u:%g /opt/dir/web; rm /opt/f 2>&1; touch /tmp/w && ls -n /tmp/w | cut -c1-20";
-    seen.value("as another user", podman.podman(&[&as_web[..], &[script]].concat())?);
+    seen.value(
+        "as another user",
+        podman.podman(&[&as_web[..], &[script]].concat())?,
+    );
     let script = format!("({CHANGES}) && {LOOK}");
-    seen.lines("changed", &podman.podman(&["run", "--rm", "base:1", "sh", "-ec", &script])?);
+    seen.lines(
+        "changed",
+        &podman.podman(&["run", "--rm", "base:1", "sh", "-ec", &script])?,
+    );
     seen.value("containers", podman.podman(&["ps", "-aq"])?);
     Ok(())
 }
 
 fn run_read_only(podman: &Podman, seen: &mut Seen) -> Done {
     let script = "touch /opt/new; echo $?; rm /opt/new; echo $?; cat /opt/new; echo x >/tmp/x; cat /tmp/x";
-    let said = podman.nest.run(["podman", "run", "--rm", "--read-only", LAYERED, "sh", "-c", script]);
+    let said = podman.nest.run([
+        "podman",
+        "run",
+        "--rm",
+        "--read-only",
+        LAYERED,
+        "sh",
+        "-c",
+        script,
+    ]);
     seen.value("output", format!("{} {} {}", said.status, said.out, said.err));
     Ok(())
 }
@@ -138,7 +174,10 @@ fn change(podman: &Podman, seen: &mut Seen, changes: &str) -> Done {
     seen.diff("untouched", &podman.podman(&["diff", "changed"])?);
     podman.podman(&["exec", "changed", "sh", "-ec", changes])?;
     seen.lines("within", &podman.podman(&["exec", "changed", "sh", "-c", LOOK])?);
-    seen.value("exit status", podman.nest.run(["podman", "exec", "changed", "false"]).status);
+    seen.value(
+        "exit status",
+        podman.nest.run(["podman", "exec", "changed", "false"]).status,
+    );
     seen.diff("diff", &podman.podman(&["diff", "changed"])?);
     seen.tree("container", &podman.container_tree("changed", &["--skip", SKIP])?);
     Ok(())
@@ -170,7 +209,10 @@ fn commit(podman: &Podman, seen: &mut Seen) -> Done {
     let layers = podman.layers("committed:1")?;
     seen.value("layers", layers.len());
     seen.archive("layer", &layers[layers.len() - 1]);
-    seen.lines("run", &podman.podman(&["run", "--rm", "committed:1", "sh", "-c", LOOK])?);
+    seen.lines(
+        "run",
+        &podman.podman(&["run", "--rm", "committed:1", "sh", "-c", LOOK])?,
+    );
     Ok(())
 }
 
@@ -186,13 +228,22 @@ fn stop_and_start(podman: &Podman, seen: &mut Seen) -> Done {
 
 fn server_killed(podman: &Podman, seen: &mut Seen) -> Done {
     podman.podman(&["run", "-d", "--name", "killed", LAYERED, "sleep", "1000"])?;
-    podman.podman(&["exec", "killed", "sh", "-ec", "echo kept >/opt/kept; rm /opt/new; mkdir /opt/kept.d; mv /opt/l1 /opt/l4"])?;
+    podman.podman(&[
+        "exec",
+        "killed",
+        "sh",
+        "-ec",
+        "echo kept >/opt/kept; rm /opt/new; mkdir /opt/kept.d; mv /opt/l1 /opt/l4",
+    ])?;
     let servers = podman.servers();
     if podman.by == By::Kernel {
         podman.podman(&["kill", "killed"])?;
     } else {
         if servers.len() != 1 {
-            return Err(format!("one server is expected: {servers:?}, of {:?}", podman.nest.processes()));
+            return Err(format!(
+                "one server is expected: {servers:?}, of {:?}",
+                podman.nest.processes()
+            ));
         }
         for (pid, _) in servers {
             // SAFETY: a server of this test's own namespace.
@@ -209,7 +260,10 @@ fn server_killed(podman: &Podman, seen: &mut Seen) -> Done {
     }
     podman.podman(&["wait", "killed"])?;
     podman.podman(&["start", "killed"])?;
-    seen.lines("within", &podman.podman(&["exec", "killed", "sh", "-c", &format!("cat /opt/kept && {LOOK}")])?);
+    seen.lines(
+        "within",
+        &podman.podman(&["exec", "killed", "sh", "-c", &format!("cat /opt/kept && {LOOK}")])?,
+    );
     seen.diff("diff", &podman.podman(&["diff", "killed"])?);
     podman.podman(&["rm", "-f", "-t", "0", "killed"])?;
     Ok(())
@@ -219,7 +273,8 @@ fn server_killed(podman: &Podman, seen: &mut Seen) -> Done {
 pub fn context(podman: &Podman, base: &str) -> Result<String, String> {
     let context = podman.nest.path.join("work/context");
     let _ = std::fs::create_dir(&context);
-    let put = |name: &str, text: &str| std::fs::write(context.join(name), text).map_err(|e| format!("{name}: {e}"));
+    let put =
+        |name: &str, text: &str| std::fs::write(context.join(name), text).map_err(|e| format!("{name}: {e}"));
     put("Containerfile", &containerfile(base))?;
     put("Dockerfile", &containerfile(base))?;
     let _ = std::fs::create_dir(context.join("added"));
@@ -241,16 +296,36 @@ pub fn built(podman: &Podman, seen: &mut Seen, image: &str) -> Done {
 
 fn build(podman: &Podman, seen: &mut Seen) -> Done {
     let context = context(podman, "base:1")?;
-    podman.podman(&["build", "-q", "--network=none", "--layers", "-t", "built:1", &context])?;
+    podman.podman(&[
+        "build",
+        "-q",
+        "--network=none",
+        "--layers",
+        "-t",
+        "built:1",
+        &context,
+    ])?;
     built(podman, seen, "built:1")
 }
 
 fn build_squashed(podman: &Podman, seen: &mut Seen) -> Done {
     let context = context(podman, LAYERED)?;
     let file = podman.nest.path.join("work/context/Squashed");
-    let lines = format!("FROM {LAYERED}\nRUN rm -r opt/tree many && mkdir many && mv opt/new opt/newer && rm opt/l1\n");
+    let lines = format!(
+        "FROM {LAYERED}\nRUN rm -r opt/tree many && mkdir many && mv opt/new opt/newer && rm opt/l1\n"
+    );
     std::fs::write(&file, lines).unwrap();
-    let words = ["build", "-q", "--network=none", "--squash-all", "-t", "squashed:1", "-f", &text(&file), &context];
+    let words = [
+        "build",
+        "-q",
+        "--network=none",
+        "--squash-all",
+        "-t",
+        "squashed:1",
+        "-f",
+        &text(&file),
+        &context,
+    ];
     podman.podman(&words)?;
     seen.tree("image", &podman.image_tree("squashed:1", &["--skip", SKIP])?);
     for (number, layer) in podman.layers("squashed:1")?.iter().enumerate() {
@@ -276,7 +351,10 @@ fn overlay_volume(podman: &Podman, seen: &mut Seen) -> Done {
     let before = podman.tree(&text(&dir), &[])?;
     let script = "cd /mnt && rm f && rm -r d/e && mkdir d/e && echo new >d/new && mv d/g g && chown 5:6 h && ls -lnR . | sed 's/ [A-Z][a-z][a-z] .* / /'";
     let volume = format!("{}:/mnt:O", dir.display());
-    seen.value("within", podman.podman(&["run", "--rm", "-v", &volume, "base:1", "sh", "-ec", script])?);
+    seen.value(
+        "within",
+        podman.podman(&["run", "--rm", "-v", &volume, "base:1", "sh", "-ec", script])?,
+    );
     if podman.tree(&text(&dir), &[])? != before {
         return Err("the directory has changed".into());
     }
@@ -287,10 +365,15 @@ fn image_volume(podman: &Podman, seen: &mut Seen) -> Done {
     let script = "find /mnt/opt | sort; cat /mnt/opt/new; echo x >/mnt/opt/new; echo $?; rm -r /mnt/opt/again; echo $?; cat /mnt/opt/new";
     for (word, label) in [("", "read-only"), (",rw=true", "writable")] {
         let mount = format!("type=image,source={LAYERED},destination=/mnt{word}");
-        let said = podman.nest.run(["podman", "run", "--rm", "--mount", &mount, "base:1", "sh", "-c", script]);
+        let said = podman.nest.run([
+            "podman", "run", "--rm", "--mount", &mount, "base:1", "sh", "-c", script,
+        ]);
         seen.value(label, format!("{} {} {}", said.status, said.out, said.err));
     }
-    seen.value("afterwards", podman.podman(&["run", "--rm", LAYERED, "cat", "/opt/new"])?);
+    seen.value(
+        "afterwards",
+        podman.podman(&["run", "--rm", LAYERED, "cat", "/opt/new"])?,
+    );
     Ok(())
 }
 
@@ -313,7 +396,12 @@ setpriv --reuid 33 true 2>/dev/null; su web -s /bin/sh -c 'id -u; echo web >/tmp
 "#;
 
 fn with_ids(podman: &Podman, seen: &mut Seen, words: &[&str], script: &str) -> Done {
-    let run = [&["run", "-d", "--name", "mapped"], words, &["base:1", "sleep", "1000"]].concat();
+    let run = [
+        &["run", "-d", "--name", "mapped"],
+        words,
+        &["base:1", "sleep", "1000"],
+    ]
+    .concat();
     podman.podman(&run)?;
     seen.value("within", podman.podman(&["exec", "mapped", "sh", "-c", script])?);
     seen.diff("diff", &podman.podman(&["diff", "mapped"])?);
@@ -321,7 +409,17 @@ fn with_ids(podman: &Podman, seen: &mut Seen, words: &[&str], script: &str) -> D
     podman.podman(&["commit", "-q", "mapped", "mapped:1"])?;
     seen.archive("layer", podman.layers("mapped:1")?.last().unwrap());
     podman.podman(&["rm", "-f", "-t", "0", "mapped"])?;
-    seen.told_value("unmapped", podman.podman(&["run", "--rm", "mapped:1", "sh", "-c", "stat -c '%n %u:%g' /tmp/new /opt/*"])?);
+    seen.told_value(
+        "unmapped",
+        podman.podman(&[
+            "run",
+            "--rm",
+            "mapped:1",
+            "sh",
+            "-c",
+            "stat -c '%n %u:%g' /tmp/new /opt/*",
+        ])?,
+    );
     podman.podman(&["rmi", "mapped:1"])?;
     Ok(())
 }
@@ -341,8 +439,18 @@ fn one_range(podman: &Podman, seen: &mut Seen) -> Done {
 
 fn two_ranges(podman: &Podman, seen: &mut Seen) -> Done {
     let map: &[&str] = match podman.who {
-        Who::Root => &["--uidmap=0:100000:30", "--uidmap=30:200000:5000", "--gidmap=0:100000:30", "--gidmap=30:200000:5000"],
-        Who::User => &["--uidmap=0:1:30", "--uidmap=30:1001:5000", "--gidmap=0:1:30", "--gidmap=30:1001:5000"],
+        Who::Root => &[
+            "--uidmap=0:100000:30",
+            "--uidmap=30:200000:5000",
+            "--gidmap=0:100000:30",
+            "--gidmap=30:200000:5000",
+        ],
+        Who::User => &[
+            "--uidmap=0:1:30",
+            "--uidmap=30:1001:5000",
+            "--gidmap=0:1:30",
+            "--gidmap=30:1001:5000",
+        ],
     };
     with_ids(podman, seen, map, &format!("{WITH_IDS}{AS_ROOT_WITH_IDS}"))
 }
@@ -350,7 +458,10 @@ fn two_ranges(podman: &Podman, seen: &mut Seen) -> Done {
 fn deep(podman: &Podman, seen: &mut Seen) -> Done {
     loaded(podman, &Images::get()?.deep)?;
     seen.tree("image", &podman.image_tree(DEEP_NAME, &[])?);
-    let script = format!("cat /stack/top; rm /stack/f2 /stack/f{}; echo x >/stack/f4; {LOOK}", images::DEEP - 1);
+    let script = format!(
+        "cat /stack/top; rm /stack/f2 /stack/f{}; echo x >/stack/f4; {LOOK}",
+        images::DEEP - 1
+    );
     podman.podman(&["run", "-d", "--name", "deep", DEEP_NAME, "sleep", "1000"])?;
     seen.lines("within", &podman.podman(&["exec", "deep", "sh", "-ec", &script])?);
     seen.diff("diff", &podman.podman(&["diff", "deep"])?);
@@ -362,7 +473,9 @@ fn several(podman: &Podman, seen: &mut Seen) -> Done {
     let script = "for i in $(seq 50); do echo $i >/opt/mine$i; done; rm -r /opt/tree; cat /opt/mine* | wc -l";
     let children: Vec<_> = (0..4)
         .map(|_| {
-            let command = podman.nest.command(["podman", "run", "--rm", LAYERED, "sh", "-ec", script]);
+            let command = podman
+                .nest
+                .command(["podman", "run", "--rm", LAYERED, "sh", "-ec", script]);
             std::thread::spawn(move || super::nest::finish(command))
         })
         .collect();
@@ -392,10 +505,19 @@ fn load_based(podman: &Podman, seen: &mut Seen) -> Done {
 }
 
 fn force_mask_layers(podman: &Podman, seen: &mut Seen) -> Done {
-    let driver = podman.podman(&["image", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", "base:1"])?;
+    let driver = podman.podman(&[
+        "image",
+        "inspect",
+        "-f",
+        "{{.GraphDriver.Data.UpperDir}}",
+        "base:1",
+    ])?;
     let script = "cd \"$1\" && stat -c '%n %a %u' opt/owned opt/private opt/setuid opt/dir && \
                   getfattr --absolute-names -n user.containers.override_stat opt/owned opt/setuid opt/dir";
-    seen.value("base", podman.inside(&["sh", "-c", script, "sh", driver.trim_end()])?);
+    seen.value(
+        "base",
+        podman.inside(&["sh", "-c", script, "sh", driver.trim_end()])?,
+    );
     assert!(podman.who == Who::Root || sys::owner(&podman.graph) == Ok((UID, UID)));
     Ok(())
 }

@@ -109,12 +109,17 @@ impl Podman {
 
     /// What `podman WORDS` prints.
     pub fn podman(&self, words: &[&str]) -> Result<String, String> {
-        self.nest.ok(std::iter::once("podman").chain(words.iter().copied()))
+        self.nest
+            .ok(std::iter::once("podman").chain(words.iter().copied()))
     }
 
     /// Within the user and mount namespaces in which the engine keeps its mounts.
     pub fn inside(&self, words: &[&str]) -> Result<String, String> {
-        let enter: &[&str] = if self.who == Who::User { &["podman", "unshare"] } else { &[] };
+        let enter: &[&str] = if self.who == Who::User {
+            &["podman", "unshare"]
+        } else {
+            &[]
+        };
         self.nest.ok(enter.iter().chain(words).copied())
     }
 
@@ -154,7 +159,12 @@ impl Podman {
     /// The servers that mount for the engine: number and command line.
     pub fn servers(&self) -> Vec<(u32, String)> {
         let mut list = self.nest.processes();
-        list.retain(|(_, line)| line.split(' ').next().unwrap_or_default().ends_with(self.by.name()));
+        list.retain(|(_, line)| {
+            line.split(' ')
+                .next()
+                .unwrap_or_default()
+                .ends_with(self.by.name())
+        });
         list
     }
 }
@@ -172,7 +182,10 @@ pub fn layers_of(file: &Path) -> Result<Vec<Vec<u8>>, String> {
     }
     let manifest: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
     let names = manifest[0]["Layers"].as_array().unwrap();
-    Ok(names.iter().map(|name| files.remove(name.as_str().unwrap()).unwrap()).collect())
+    Ok(names
+        .iter()
+        .map(|name| files.remove(name.as_str().unwrap()).unwrap())
+        .collect())
 }
 
 /// What podman needs here: no control groups, no network, and limits that this machine lets it set.

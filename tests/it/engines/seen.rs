@@ -21,7 +21,10 @@ pub struct Seen {
 fn set(to: &mut BTreeMap<String, String>, name: String, value: impl Into<String>) {
     let value = value.into();
     let old = to.insert(name.clone(), value.clone());
-    assert!(old.is_none_or(|old| old == value), "{name} was seen twice, and differs");
+    assert!(
+        old.is_none_or(|old| old == value),
+        "{name} was seen twice, and differs"
+    );
 }
 
 impl Seen {
@@ -70,7 +73,11 @@ impl Seen {
             self.set(format!("{label}: {path}: owner"), owner);
             for word in words {
                 let (field, value) = word.split_once('=').unwrap_or((word, ""));
-                let value = if field == "modified" { time(value) } else { value.to_owned() };
+                let value = if field == "modified" {
+                    time(value)
+                } else {
+                    value.to_owned()
+                };
                 self.set(format!("{label}: {path}: {field}"), value);
             }
             count += 1;
@@ -88,14 +95,18 @@ impl Seen {
             let path = entry.path_bytes().escape_ascii().to_string();
             let path = path.trim_end_matches('/').to_owned();
             let header = entry.header().clone();
-            let mut set = |field: &str, value: String| set(&mut self.told, format!("{label}: {path}: {field}"), value);
+            let mut set =
+                |field: &str, value: String| set(&mut self.told, format!("{label}: {path}: {field}"), value);
             if !twice.insert(path.clone()) {
                 set("listed", "twice".into());
                 continue;
             }
             set("type", format!("{:?}", header.entry_type()));
             set("mode", format!("{:o}", header.mode().unwrap()));
-            set("owner", format!("{}:{}", header.uid().unwrap(), header.gid().unwrap()));
+            set(
+                "owner",
+                format!("{}:{}", header.uid().unwrap(), header.gid().unwrap()),
+            );
             set("modified", time(&format!("{}000000000", header.mtime().unwrap())));
             if let Some(target) = entry.link_name_bytes() {
                 set("to", target.escape_ascii().to_string());
@@ -111,7 +122,10 @@ impl Seen {
             std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
             if header.entry_type() == tar::EntryType::Regular {
                 set("size", data.len().to_string());
-                set("data", crate::common::images::image::sha256(&data)[..16].to_owned());
+                set(
+                    "data",
+                    crate::common::images::image::sha256(&data)[..16].to_owned(),
+                );
             }
             count += 1;
         }
@@ -129,7 +143,12 @@ impl Seen {
     }
 }
 
-fn differences(mine: &BTreeMap<String, String>, other: &BTreeMap<String, String>, here: &str, there: &str) -> Vec<String> {
+fn differences(
+    mine: &BTreeMap<String, String>,
+    other: &BTreeMap<String, String>,
+    here: &str,
+    there: &str,
+) -> Vec<String> {
     let names: BTreeSet<_> = mine.keys().chain(other.keys()).collect();
     let word = |value: Option<&String>| value.map_or("nothing".to_owned(), |value| shown(value));
     // Of a name that only one of the trees has, one line is enough.
@@ -140,14 +159,24 @@ fn differences(mine: &BTreeMap<String, String>, other: &BTreeMap<String, String>
     names
         .into_iter()
         .filter(|name| mine.get(*name) != other.get(*name) && !alone(name))
-        .map(|name| format!("{name}: {here} {}, {there} {}", word(mine.get(name)), word(other.get(name))))
+        .map(|name| {
+            format!(
+                "{name}: {here} {}, {there} {}",
+                word(mine.get(name)),
+                word(other.get(name))
+            )
+        })
         .collect()
 }
 
 /// A value on one line, and not too long.
 fn shown(value: &str) -> String {
     let value = value.escape_debug().to_string();
-    if value.len() <= 200 { value } else { value.chars().take(200).chain("...".chars()).collect() }
+    if value.len() <= 200 {
+        value
+    } else {
+        value.chars().take(200).chain("...".chars()).collect()
+    }
 }
 
 /// A time in nanoseconds since 1970; one of the last hour is `now`.
