@@ -167,8 +167,8 @@ impl Overlay {
             XattrNamespace::User => Namespace::User,
             _ => Namespace::Trusted,
         });
-        let stated =
-            Stated::learn(config.ownership, &config.lowers, false).map_err(step("look at the lower"))?;
+        let stated = Stated::learn(config.ownership, &config.lowers, config.foreign)
+            .map_err(step("look at the lower"))?;
         let (mut upper, mut work, mut own) = (None, None, None);
         let mut traps = Vec::new();
         if let Some(given) = config.upper {
