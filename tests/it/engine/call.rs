@@ -479,6 +479,50 @@ fn several_lowers_without_an_upper() {
     }
 }
 
+/// dockerd writes its `-init` layer through a mount, and mounts it as a lower of the container.
+#[test]
+fn an_upper_becomes_a_lower() {
+    let Some(call) = Call::new("an_upper_becomes_a_lower") else {
+        return;
+    };
+    let layers = &call.layers;
+    plant::plant(
+        &layers.lower,
+        &[
+            file("f", "low"),
+            file("gone", ""),
+            dir("d"),
+            file("d/hidden", ""),
+            file("kept", ""),
+            file(".wh.kept", ""),
+            file("aufs", ""),
+        ],
+    );
+    call.mount(&call.words(""));
+    let at = |name: &str| layers.merged.join(name);
+    assert_eq!(sys::append(at("f"), " and more"), Ok(()));
+    assert_eq!(sys::unlink(at("gone")), Ok(()));
+    assert_eq!(sys::unlink(at("d/hidden")), Ok(()));
+    assert_eq!(sys::rmdir(at("d")), Ok(()));
+    assert_eq!(sys::mkdir(at("d"), 0o700), Ok(()));
+    assert_eq!(sys::put(at("d/new"), ""), Ok(()));
+    // They would hide something in a layer made of it.
+    assert_eq!(sys::put(at("d/.wh.new"), ""), Err(sys::EINVAL));
+    assert_eq!(sys::mkdir(at(".wh.f"), 0o700), Err(sys::EINVAL));
+    assert_eq!(sys::rename(at("d/new"), at("d/.wh.x")), Err(sys::EINVAL));
+    assert_eq!(sys::stat(at(".wh.kept")).err(), Some(sys::ENOENT));
+    let before = snapshot(&layers.merged);
+    call.unmount();
+    let [upper, lower] = [&layers.upper, &layers.lower].map(|path| path.display().to_string());
+    call.mount(&format!("lowerdir={upper}:{lower}"));
+    let after = snapshot(&layers.merged);
+    call.unmount();
+    assert_eq!(
+        before.differences(&after, "as upper", "as lower"),
+        Vec::<String>::new()
+    );
+}
+
 /// The longest chain that podman makes, by names as long as its own.
 #[test]
 fn five_hundred_lowers() {
