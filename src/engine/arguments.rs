@@ -108,8 +108,8 @@ Words:
     lowerdir=A:B:C         the read-only directories, the topmost first
     upperdir=U,workdir=W   where changes go; without them the view is read-only
     volatile, fsync=0      nothing is ever synced
-    uidmapping=, gidmapping=INSIDE:OUTSIDE:SIZE[:...]
-                           ids as shown, ids in the layers, how many
+    uidmapping=, gidmapping=LAYERS:VIEW:COUNT[:...]
+                           ids in the layers, ids as shown, how many
     squash_to_root, squash_to_uid=, squash_to_gid=
                            everything belongs to root, to this user, to this group
     xattr_permissions=0|1|2, noacl, static_nlink, timeout=SECONDS
