@@ -127,6 +127,13 @@ const ACCEPTED: &[Accepted] = &[
         lines: &["run: *"],
         short: "what was in a directory that was moved away is back in the committed image",
     },
+    Accepted {
+        engines: &["podman, root"],
+        cases: &["--uidmap, one range"],
+        by: By::Plyfs,
+        lines: &["fails: *crun: open*No such file or directory*"],
+        short: "crun cannot make a file in the mounted tree, as with fuse-overlayfs",
+    },
     // plyfs: with a mount program the engine tells changes by comparing two mounted trees.
     Accepted {
         engines: &["buildah", "podman, ", "docker"],

@@ -349,7 +349,7 @@ fn overlay_volume(podman: &Podman, seen: &mut Seen) -> Done {
     );
     podman.nest.ok(["sh", "-ec", &script])?;
     let before = podman.tree(&text(&dir), &[])?;
-    let script = "cd /mnt && rm f && rm -r d/e && mkdir d/e && echo new >d/new && mv d/g g && chown 5:6 h && ls -lnR . | sed 's/ [A-Z][a-z][a-z] .* / /'";
+    let script = "cd /mnt && rm f && rm -r d/e && mkdir d/e && echo new >d/new && mv d/g g && chown 5:6 h && ls -lnR . | sed 's/ [A-Z][a-z][a-z] .* / /; /^total/d'";
     let volume = format!("{}:/mnt:O", dir.display());
     seen.value(
         "within",
@@ -396,6 +396,8 @@ setpriv --reuid 33 true 2>/dev/null; su web -s /bin/sh -c 'id -u; echo web >/tmp
 "#;
 
 fn with_ids(podman: &Podman, seen: &mut Seen, words: &[&str], script: &str) -> Done {
+    // One that an earlier case left when it failed.
+    podman.podman(&["rm", "-f", "-t", "0", "--ignore", "mapped"])?;
     let run = [
         &["run", "-d", "--name", "mapped"],
         words,
