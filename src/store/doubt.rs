@@ -7,10 +7,8 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::FlockOperation;
-
 use super::delete::Freed;
-use super::lock::{still_named, try_exclusive, wait};
+use super::lock::{still_named, try_exclusive};
 use super::tmp::fresh_name;
 use super::{ChainId, ImageId, Result, Store, StoreError};
 use crate::sys::{Errno, at, io};
@@ -67,8 +65,11 @@ impl Doubt {
                 Err(Errno::EXIST) => continue,
                 file => file.map_err(failed())?,
             };
-            wait(&file, FlockOperation::LockExclusive).map_err(failed())?;
-            if still_named(store.tmp(), &name, &file).map_err(failed())? {
+            // Who sweeps may have found it before it was locked, and waits for the store's lock with it: not to be
+            // waited for by who has that. The note is theirs then.
+            if try_exclusive(&file).map_err(failed())?
+                && still_named(store.tmp(), &name, &file).map_err(failed())?
+            {
                 return Ok(Self {
                     subject,
                     name,
@@ -171,4 +172,50 @@ pub(super) fn settle(store: &Store, mut doubts: Vec<Doubt>, wait: bool) -> Resul
         freed = freed.and(grave.remove()?);
     }
     Ok(freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Flock knows descriptions of files, not processes: two threads are as good as two commands.
+    #[test]
+    fn who_makes_notes_and_who_sweeps_do_not_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let layer = ChainId::from_hex(&"ab".repeat(32)).unwrap();
+        let (done, wait_for) = mpsc::channel();
+        let path = dir.path().to_owned();
+        // Not joined if they are stuck: the test says so then.
+        std::thread::spawn(move || {
+            static ENDED: AtomicBool = AtomicBool::new(false);
+            let sweeper = std::thread::spawn({
+                let store = Store::open(&path).unwrap();
+                move || {
+                    while !ENDED.load(Ordering::Relaxed) {
+                        store.sweep().unwrap();
+                    }
+                }
+            });
+            for _ in 0..300 {
+                let exclusive = store.exclusive().unwrap();
+                let subjects = [Subject::Layer(layer); 4];
+                let notes = Doubt::note_all(&store, subjects).unwrap();
+                assert_eq!(notes.len(), subjects.len());
+                drop(exclusive);
+                for note in notes {
+                    note.clear(&store).unwrap();
+                }
+            }
+            ENDED.store(true, Ordering::Relaxed);
+            sweeper.join().unwrap();
+            assert_eq!(store.sweep().unwrap().live, 0);
+            done.send(()).unwrap();
+        });
+        assert_eq!(wait_for.recv_timeout(Duration::from_secs(60)), Ok(()));
+    }
 }
