@@ -17,8 +17,7 @@ pub(super) fn is_acl(name: &[u8]) -> bool {
 /// A value of the layers as the view has it.
 pub(super) fn to_view<'a>(ids: &IdMap, name: &[u8], value: &'a [u8]) -> Cow<'a, [u8]> {
     if name == CAPABILITY {
-        capability(value, |root| Some(ids.user_in_view(root.unwrap_or(0))))
-            .map_or(Cow::Borrowed(value), Cow::Owned)
+        capability(value, |root| Some(ids.user_in_view(root))).map_or(Cow::Borrowed(value), Cow::Owned)
     } else if is_acl(name) {
         let user = |id| Some(ids.user_in_view(id));
         let group = |id| Some(ids.group_in_view(id));
@@ -34,11 +33,7 @@ pub(super) fn to_view<'a>(ids: &IdMap, name: &[u8], value: &'a [u8]) -> Cow<'a, 
 /// EINVAL if an id in it has no place in the layers.
 pub(super) fn to_layers<'a>(ids: &IdMap, name: &[u8], value: &'a [u8]) -> Result<Cow<'a, [u8]>> {
     let changed = if name == CAPABILITY {
-        capability(value, |root| match root {
-            Some(root) => ids.user_in_layers(root),
-            // One for the root of the view's namespace, which an engine is: it means the root of the layers then.
-            None => Some(ids.user_in_layers(0).unwrap_or(0)),
-        })
+        capability(value, |root| ids.user_in_layers(root))
     } else if is_acl(name) {
         acl(value, |id| ids.user_in_layers(id), |id| ids.group_in_layers(id))
     } else {
@@ -78,8 +73,9 @@ const REVISION_2: u32 = 0x0200_0000;
 const REVISION_3: u32 = 0x0300_0000;
 const SIZE_2: usize = 20;
 
-/// Gives a capability another root: `root` of `None` is version 2, which has none and means 0.
-fn capability(value: &[u8], root: impl FnOnce(Option<u32>) -> Option<u32>) -> Changed {
+/// Gives a capability another root. Version 2 has none: it counts for the root of the server's namespace, and so for that
+/// of every namespace in it. It stays as it is, since an engine reads it there and puts it into a layer.
+fn capability(value: &[u8], root: impl FnOnce(u32) -> Option<u32>) -> Changed {
     let Some((body, rest)) = value.split_at_checked(SIZE_2) else {
         return Changed::No;
     };
@@ -88,14 +84,13 @@ fn capability(value: &[u8], root: impl FnOnce(Option<u32>) -> Option<u32>) -> Ch
     };
     let magic = u32::from_le_bytes(*magic);
     let old = match (magic & REVISION_MASK, rest) {
-        (REVISION_2, []) => None,
-        (REVISION_3, [a, b, c, d]) => Some(u32::from_le_bytes([*a, *b, *c, *d])),
+        (REVISION_3, [a, b, c, d]) => u32::from_le_bytes([*a, *b, *c, *d]),
         _ => return Changed::No,
     };
     let Some(new) = root(old) else {
         return Changed::Impossible;
     };
-    if new == old.unwrap_or(0) {
+    if new == old {
         return Changed::No;
     }
     let revision = if new == 0 { REVISION_2 } else { REVISION_3 };
@@ -181,32 +176,24 @@ mod tests {
     #[test]
     fn a_capability_counts_for_the_root_that_shows() {
         let name = CAPABILITY;
-        // The layers' root is 1 in the view.
-        assert_eq!(view(name, &cap(REVISION_2, None)), cap(REVISION_3, Some(1)));
+        // One without a root is the same on both sides.
+        assert_eq!(view(name, &cap(REVISION_2, None)), cap(REVISION_2, None));
+        assert_eq!(layers(name, &cap(REVISION_2, None)), Ok(cap(REVISION_2, None)));
+        // The layers' root is 1 in the view: what the container's root sets needs no root in the layers.
         assert_eq!(layers(name, &cap(REVISION_3, Some(1))), Ok(cap(REVISION_2, None)));
-        // The layers' 1000 is the view's 0, and has no room for a root in the view.
-        assert_eq!(view(name, &cap(REVISION_3, Some(1000))), cap(REVISION_2, None));
-        assert_eq!(
-            layers(name, &cap(REVISION_2, None)),
-            Ok(cap(REVISION_3, Some(1000)))
-        );
         assert_eq!(view(name, &cap(REVISION_3, Some(5))), cap(REVISION_3, Some(6)));
+        assert_eq!(
+            layers(name, &cap(REVISION_3, Some(6))),
+            Ok(cap(REVISION_3, Some(5)))
+        );
+        // The layers' 1000 is the view's 0.
+        assert_eq!(view(name, &cap(REVISION_3, Some(1000))), cap(REVISION_2, None));
         // Nobody's in the view; and nobody's in the layers.
         assert_eq!(
             view(name, &cap(REVISION_3, Some(5000))),
             cap(REVISION_3, Some(OVERFLOW))
         );
         assert_eq!(layers(name, &cap(REVISION_3, Some(5000))), Err(Errno::INVAL));
-    }
-
-    #[test]
-    fn an_engine_gives_capabilities_to_the_root_of_the_layers() {
-        let mut ids = IdMap::default();
-        ids.map_users(":0:1:1000").unwrap();
-        let given = to_layers(&ids, CAPABILITY, &cap(REVISION_2, None))
-            .unwrap()
-            .into_owned();
-        assert_eq!(given, cap(REVISION_2, None));
     }
 
     #[test]
