@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{need_root, skip, sys};
+use crate::common::{copy_program, need_root, skip, sys};
 use crate::rootless::UID;
 
 const PLYFS: &str = env!("CARGO_BIN_EXE_plyfs");
@@ -27,7 +27,7 @@ impl Home {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("plyfs-setup-").tempdir().unwrap();
-        fs::copy(PLYFS, dir.path().join("plyfs")).unwrap();
+        copy_program(PLYFS, dir.path().join("plyfs"));
         for path in [dir.path().to_path_buf(), dir.path().join("plyfs")] {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
             sys::chown(&path, UID, UID).unwrap();
@@ -203,7 +203,7 @@ fn what_a_person_wrote_stays() {
     home.ok(&["podman"]);
     assert_eq!(fs::read_to_string(&config).unwrap(), text);
     fs::rename(home.program(), home.path("plyfs-new")).unwrap();
-    fs::copy(home.path("plyfs-new"), home.path("plyfs")).unwrap();
+    copy_program(home.path("plyfs-new"), home.path("plyfs"));
     home.ok(&["podman", "--undo"]);
     assert_eq!(fs::read_to_string(&config).unwrap(), EXISTING);
 }

@@ -299,7 +299,7 @@ fn a_walk_as_root_and_its_page() {
 fn as_an_ordinary_user(place: &Place, prepare: &str, prefix: &str) -> (i32, String, Vec<u8>) {
     let dir = place.dir.display();
     let program = place.dir.join("plyfs");
-    fs::copy(PLYFS, &program).unwrap();
+    copy_program(PLYFS, &program);
     sys::chmod(&program, 0o755).unwrap();
     sys::chown(&place.dir, UID, UID).unwrap();
     let stage = format!(

@@ -27,6 +27,8 @@ pub use sys::{Errno, Fd, R};
 pub use tree::{Tree, snapshot};
 pub use who::{User, as_user, with_umask};
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
@@ -37,6 +39,13 @@ pub fn skip(name: &str, why: &str) {
     // Past the capture of the test harness, so that a skipped test is seen without --nocapture.
     let line = format!("SKIP {name}: {why} ({count} skipped so far)\n");
     let _ = sys::write_all_to(2, line.as_bytes());
+}
+
+/// Copies a program, in a process of its own: what another test starts meanwhile must not have the copy open for writing,
+/// or it cannot be run (ETXTBSY).
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let done = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status();
+    assert!(done.unwrap().success(), "cp to {}", to.as_ref().display());
 }
 
 /// True for root; otherwise prints the skip line.

@@ -80,7 +80,7 @@ fn by_any_name() {
     fs::hard_link(&call.program, call.path("other/fuse-overlayfs")).unwrap();
     fs::create_dir(call.path("linked")).unwrap();
     sys::make_symlink(&call.program, call.path("linked/fuse-overlayfs")).unwrap();
-    fs::copy(&call.program, call.path("plyfs")).unwrap();
+    copy_program(&call.program, call.path("plyfs"));
     let words = call.words(",frobnicate");
     let target = call.layers.merged.to_str().unwrap();
     let attached = format!("-o{words}");

@@ -39,7 +39,7 @@ impl Call {
         fs::create_dir(layers.base().join("bin")).unwrap();
         let program = layers.base().join("bin/fuse-overlayfs");
         // The build directory may be closed to other users, or covered by a test.
-        fs::copy(env!("CARGO_BIN_EXE_plyfs"), &program).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_plyfs"), &program);
         sys::chmod(&program, 0o755).unwrap();
         Some(Self { layers, program })
     }

@@ -85,7 +85,7 @@ pub(super) fn perform(layers: &Layers, place: Where, script: &str, inside: &str)
     let base = layers.base();
     let (shown, program) = (base.display(), base.join("fuse-overlayfs"));
     // The build directory may be closed to other users.
-    std::fs::copy(env!("CARGO_BIN_EXE_plyfs"), &program).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_plyfs"), &program);
     sys::chmod(&program, 0o755).unwrap();
     let put = |name: &str, text: &str| sys::put(base.join(name), text).unwrap();
     put("functions", FUNCTIONS);

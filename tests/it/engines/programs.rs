@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::nest::{Nest, Who};
+use crate::common::copy_program;
 
 /// Who mounts the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +42,7 @@ impl By {
                 .map_or_else(|| env!("CARGO_BIN_EXE_plyfs").into(), PathBuf::from),
         };
         let to = nest.path.join("bin").join(self.name());
-        std::fs::copy(&from, &to).map_err(|e| format!("{}: {e}", from.display()))?;
+        copy_program(&from, &to);
         Ok(Some(to))
     }
 }

@@ -171,7 +171,7 @@ fn on_stage(yard: &Yard, user: bool, script: &str, prepare: &str) -> (Option<i32
     // The build directory may be closed to other users.
     let program = yard.shop.path("plyfs");
     if !program.exists() {
-        std::fs::copy(super::shop::PLYFS, &program).unwrap();
+        copy_program(super::shop::PLYFS, &program);
         sys::chmod(&program, 0o755).unwrap();
     }
     let store = home.join("store");
