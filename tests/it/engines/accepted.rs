@@ -134,6 +134,20 @@ const ACCEPTED: &[Accepted] = &[
         lines: &["fails: *crun: open*No such file or directory*"],
         short: "crun cannot make a file in the mounted tree, as with fuse-overlayfs",
     },
+    Accepted {
+        engines: &["podman, root"],
+        cases: &["--uidmap, two ranges"],
+        by: FUSE,
+        lines: &["fails: *creating overlay mount*mapped/0/l/diff1*"],
+        short: "podman names a layer by a path that it shortened (l/NAME/../diff1), and that is not there",
+    },
+    Accepted {
+        engines: &["podman, root"],
+        cases: &["--uidmap, two ranges"],
+        by: By::Plyfs,
+        lines: &["fails: *creating overlay mount*mapped/0/l/diff1*"],
+        short: "podman names a layer by a path that it shortened (l/NAME/../diff1), and that is not there",
+    },
     // plyfs: with a mount program the engine tells changes by comparing two mounted trees.
     Accepted {
         engines: &["buildah", "podman, ", "docker"],
