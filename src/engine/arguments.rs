@@ -66,21 +66,22 @@ pub enum CallError {
 /// All else is for people and for mount(8), which name a command or the mount point first.
 #[must_use]
 pub fn is_call(arguments: &[OsString]) -> bool {
-    let named = |program: &OsString| Path::new(program).file_name() == Some(OsStr::new(NAME));
-    arguments.first().is_some_and(named)
+    is_named(arguments)
         || arguments
             .get(1)
             .is_some_and(|first| first.as_bytes().starts_with(b"-o"))
 }
 
+/// Whether the program was started under the name that engines know.
+fn is_named(arguments: &[OsString]) -> bool {
+    arguments
+        .first()
+        .is_some_and(|program| Path::new(program).file_name() == Some(OsStr::new(NAME)))
+}
+
 /// The name to show for the program: the one it is called by if that is known to engines.
 fn program(arguments: &[OsString]) -> &'static str {
-    let named = |program: &OsString| Path::new(program).file_name() == Some(OsStr::new(NAME));
-    if arguments.first().is_some_and(named) {
-        NAME
-    } else {
-        "plyfs"
-    }
+    if is_named(arguments) { NAME } else { "plyfs" }
 }
 
 /// The text for `--version`, in the form of the first line that `fuse-overlayfs` prints.

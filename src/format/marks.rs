@@ -17,7 +17,9 @@ pub enum Namespace {
 
 /// The prefixes of the private attributes of all overlays: the kernel's two, which plyfs uses too, and that of
 /// fuse-overlayfs.
-pub const ALL_PREFIXES: &[&[u8]] = &[b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."];
+pub const ALL_PREFIXES: &[&[u8]] = &[b"trusted.overlay.", b"user.overlay.", FUSE_OVERLAYFS];
+/// What the private attributes of fuse-overlayfs begin with.
+pub const FUSE_OVERLAYFS: &[u8] = b"user.fuseoverlayfs.";
 
 const OPAQUE: &[u8] = b"opaque";
 const ORIGIN: &[u8] = b"origin";

@@ -7,6 +7,7 @@
 //! Beside a layer's tree lies the file [`links`], which tells the files with several names from those whose inode
 //! is only shared with other layers.
 
+pub mod aufs;
 pub mod links;
 pub mod marks;
 pub mod origin;

@@ -21,21 +21,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{MountError, Role};
-use crate::format::Namespace;
+use crate::format::{Namespace, aufs, marks, statement};
 use crate::overlay::XattrNamespace;
-
 use crate::sys::at::{self, SetTime};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Errno, Result, dirent, io, stat};
 
 /// The note; it holds the upper's inode number.
 const NOTE: &[u8] = b"plyfs-upper";
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: [&[u8]; 2] = [b".wh..wh..opq", b".wh..opq"];
-const PRIVATE: &[u8] = b"user.fuseoverlayfs.";
+const OPAQUE: [&[u8]; 2] = [aufs::OPAQUE, b".wh..opq"];
 const THEIR_OPAQUE: &[u8] = b"user.fuseoverlayfs.opaque";
-const THEIR_STATED: &[u8] = b"user.fuseoverlayfs.override_stat";
-const STATED: &[u8] = b"user.containers.override_stat";
 const USER_OPAQUE: &[u8] = b"user.overlay.opaque";
 /// What only the kernel's overlay can follow.
 const REFUSED: [&[u8]; 4] = [
@@ -190,7 +185,7 @@ impl Walk {
             let name = entry.name;
             let stat = stat::stat_at(&dir, &name).map_err(|errno| named(&name, errno))?;
             let is_mark = stat.is_file() || stat.is_whiteout();
-            if let Some(hidden) = name.strip_prefix(WHITEOUT)
+            if let Some(hidden) = name.strip_prefix(aufs::MARK)
                 && is_mark
             {
                 if OPAQUE.contains(&&*name) {
@@ -249,7 +244,7 @@ impl Walk {
                     ),
                 });
             }
-            if name != USER_OPAQUE && !name.starts_with(PRIVATE) {
+            if name != USER_OPAQUE && !name.starts_with(marks::FUSE_OVERLAYFS) {
                 continue;
             }
             self.attribute(object, name, is_dir).map_err(failed)?;
@@ -269,9 +264,9 @@ impl Walk {
             // Ours, or one that a view with marks in `trusted.` shows to nobody's harm.
             return Ok(());
         }
-        if name == THEIR_STATED {
+        if name == statement::FUSE_OVERLAYFS {
             // It counts before one of the other name, which fuse-overlayfs copies up and then leaves alone.
-            xattr::set(object, STATED, &value, 0)?;
+            xattr::set(object, statement::CONTAINERS, &value, 0)?;
         }
         self.changed = self.changed.saturating_add(1);
         xattr::remove(object, name)
@@ -282,13 +277,8 @@ impl Walk {
         if let Some(namespace) = self.namespace {
             return namespace.set_opaque(dir);
         }
-        let candidates: &[Namespace] = match self.wanted {
-            XattrNamespace::Auto => &[Namespace::Trusted, Namespace::User],
-            XattrNamespace::Trusted => &[Namespace::Trusted],
-            XattrNamespace::User => &[Namespace::User],
-        };
         let mut reason = Errno::OPNOTSUPP;
-        for namespace in candidates {
+        for namespace in self.wanted.candidates() {
             match namespace.set_opaque(dir) {
                 Ok(()) => {
                     self.namespace = Some(*namespace);
@@ -305,7 +295,8 @@ impl Walk {
 /// Replaces the whiteout `name` of `hidden`. What has that name in this very directory was made after the whiteout, and
 /// a kill kept that from being removed: it stays.
 fn whiteout(dir: &OwnedFd, name: &[u8], hidden: &[u8], is_device: bool) -> Result<()> {
-    let meaningless = hidden.is_empty() || hidden == b"." || hidden == b".." || hidden.starts_with(WHITEOUT);
+    let meaningless =
+        hidden.is_empty() || hidden == b"." || hidden == b".." || hidden.starts_with(aufs::MARK);
     // A device of such a name is left beside the marks of an opaque directory, and hides nothing.
     if !meaningless && !is_device {
         match at::mknod_at(dir, hidden, libc::S_IFCHR, 0) {

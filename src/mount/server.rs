@@ -293,7 +293,9 @@ fn serve(
     }
     let presentation = &request.options.presentation;
     let mut ids = presentation.ids.clone();
-    ids.set_overflow(creds::overflow_ids());
+    if !ids.is_unmapped() {
+        ids.set_overflow(creds::overflow_ids());
+    }
     let options = ServeOptions {
         timeout: request.options.timeout,
         passthrough: request.options.passthrough,

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::format::Links;
+use crate::format::{Links, Namespace};
 
 /// How an upper and its work directory reach the overlay: as open directories.
 #[derive(Debug)]
@@ -22,6 +22,17 @@ pub enum XattrNamespace {
     Trusted,
     /// `user.overlay.` (the `userxattr` option)
     User,
+}
+
+impl XattrNamespace {
+    /// The namespaces to try, the first that can be set counts.
+    pub fn candidates(self) -> &'static [Namespace] {
+        match self {
+            Self::Auto => &[Namespace::Trusted, Namespace::User],
+            Self::Trusted => &[Namespace::Trusted],
+            Self::User => &[Namespace::User],
+        }
+    }
 }
 
 /// When copied-up objects and `fsync` calls reach the disk (K120-K122).

@@ -269,7 +269,7 @@ impl Overlay {
     ) -> Result<()> {
         let to = Target::Fd(fd.as_fd());
         let now = stat::stat_fd(fd)?;
-        self.copy_owner(fd, stat)?;
+        self.copy_owner(fd, &now, stat)?;
         let names = source.map(xattr::list).transpose()?.unwrap_or_default();
         let (late, early): (Vec<_>, Vec<_>) = xattr::names(&names)
             .filter(|name| marks::to_view(self.private(), name).is_some() && !self.stated.leaves_behind(name))

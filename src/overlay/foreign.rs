@@ -25,14 +25,11 @@ use parking_lot::Mutex;
 
 use super::Overlay;
 use super::node::{Node, NodeId};
+use crate::format::aufs::{MARK, META_MARK, OPAQUE};
 use crate::format::marks;
 use crate::sys::xattr::Target;
 use crate::sys::{Errno, Result, at, dirent, xattr};
 
-/// What a name of a mark begins with.
-const PREFIX: &[u8] = b".wh.";
-/// The mark that makes the directory it lies in opaque.
-const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Directories whose marks are remembered; most have none and take next to no room.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
@@ -66,8 +63,8 @@ impl Foreign {
 /// The name that a mark hides; `None` for what is no mark, or hides nothing.
 pub(super) fn hidden_by(name: &[u8]) -> Option<&[u8]> {
     // What hides a mark is of no interest: marks never show.
-    name.strip_prefix(PREFIX)
-        .filter(|hidden| !hidden.is_empty() && !hidden.starts_with(PREFIX))
+    name.strip_prefix(MARK)
+        .filter(|hidden| !hidden.is_empty() && !name.starts_with(META_MARK))
 }
 
 /// True if the root of a lower hides the lowers below it.
@@ -94,7 +91,7 @@ fn has_opaque_mark(dir: impl AsFd, name: &[u8]) -> Result<bool> {
 impl Overlay {
     /// True for a name that never shows.
     pub(super) fn is_mark(&self, name: &[u8]) -> bool {
-        self.foreign.is_some() && name.starts_with(PREFIX)
+        self.foreign.is_some() && name.starts_with(MARK)
     }
 
     /// Refuses to make a name that would be a mark.

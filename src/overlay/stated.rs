@@ -375,12 +375,12 @@ impl Overlay {
         })
     }
 
-    /// Gives a copy the owner of the original; where owners are stated that comes with the mode.
+    /// Gives a copy, whose own attributes are `now`, the owner of the original; where owners are stated that comes with
+    /// the mode.
     ///
     /// # Errors
     /// As chown(2).
-    pub(super) fn copy_owner(&self, fd: &OwnedFd, stat: &Stat) -> Result<()> {
-        let now = stat::stat_fd(fd)?;
+    pub(super) fn copy_owner(&self, fd: &OwnedFd, now: &Stat, stat: &Stat) -> Result<()> {
         if self.stated.in_upper() || (now.uid, now.gid) == (stat.uid, stat.gid) {
             return Ok(());
         }

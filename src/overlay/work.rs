@@ -300,13 +300,8 @@ impl Work {
         name: &[u8],
         wanted: super::XattrNamespace,
     ) -> std::result::Result<Namespace, SetupError> {
-        let candidates: &[Namespace] = match wanted {
-            super::XattrNamespace::Auto => &[Namespace::Trusted, Namespace::User],
-            super::XattrNamespace::Trusted => &[Namespace::Trusted],
-            super::XattrNamespace::User => &[Namespace::User],
-        };
         let mut reason = Errno::OPNOTSUPP;
-        for namespace in candidates {
+        for namespace in wanted.candidates() {
             match namespace.set_opaque(Target::At(self.dir.as_fd(), name)) {
                 Ok(()) => return Ok(*namespace),
                 Err(errno) => reason = errno,

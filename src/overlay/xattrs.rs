@@ -73,8 +73,8 @@ impl Overlay {
     /// Sets an attribute; `flags` are those of setxattr(2).
     ///
     /// # Errors
-    /// EROFS; EPERM for a statement of owner and mode where those count; else as copy-up and setxattr(2). The object is copied up first, also when the call then fails, as
-    /// the kernel does.
+    /// EROFS; EPERM for a statement of owner and mode where those count; else as copy-up and setxattr(2). The object is
+    /// copied up first, also when the call then fails, as the kernel does.
     pub fn setxattr(&self, id: NodeId, name: &[u8], value: &[u8], flags: i32, pid: u32) -> Result<()> {
         let node = self.node(id)?;
         self.work()?;

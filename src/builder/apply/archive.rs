@@ -12,18 +12,13 @@ use super::sparse::Extent;
 use super::stream::{Chunks, unreadable};
 use super::tree::Tree;
 use crate::builder::{BuildError, Kind, Meta, Progress, Result, TreePath};
+use crate::format::aufs::{MARK, META_MARK, OPAQUE};
 use crate::sys::Errno;
 use crate::sys::at;
 use crate::sys::stat::{self, Stat, Time};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{copy, io};
 
-/// What the name of an entry that removes something begins with.
-const MARK: &[u8] = b".wh.";
-/// What the names of marks begin with that are no names of something removed.
-const META_MARK: &[u8] = b".wh..wh.";
-/// The mark that empties its directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The directory in the root whose files aufs linked to.
 const PSEUDO_LINKS: &[u8] = b".wh..wh.plnk";
 /// The longest name: sixteen times what a system call takes.

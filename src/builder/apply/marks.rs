@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::builder::Xattr;
-use crate::format::Namespace;
+use crate::format::{Namespace, marks, statement};
 
 /// Marks of fuse-overlayfs, which knows no way to escape them.
-const FOREIGN: &[&[u8]] = &[b"user.fuseoverlayfs.", b"user.containers.override_stat"];
+const FOREIGN: &[&[u8]] = &[marks::FUSE_OVERLAYFS, statement::CONTAINERS];
 
 /// The name under which an attribute of that name in a layer's data is kept; `None` if it cannot be.
 ///

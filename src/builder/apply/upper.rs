@@ -9,7 +9,7 @@ use super::place::Dir;
 use super::tree::Tree;
 use crate::builder::walk::{Step, Walk};
 use crate::builder::{BuildError, Kind, Meta, Progress, Result, TreePath, Xattr};
-use crate::format::{Marks, Namespace};
+use crate::format::{Marks, Namespace, aufs};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::Target;
 use crate::sys::{Errno, at, copy};
@@ -125,7 +125,7 @@ impl Content<'_, '_> {
         };
         let marks = marks.map_err(|errno| call("read the marks of", &path, errno))?;
         self.tree.count()?;
-        if step.name.starts_with(b".wh.") {
+        if step.name.starts_with(aufs::MARK) {
             return Err(refused(
                 &path,
                 "a name that starts with .wh. would mean a removed one in a layer",

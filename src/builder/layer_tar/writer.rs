@@ -6,9 +6,8 @@ use tar::{EntryType, Header};
 
 use super::pax::{NAME_ROOM, Records, decimal};
 use crate::builder::{BuildError, Kind, Meta, Result, TreePath};
+use crate::format::aufs::MARK;
 
-/// In front of the name of a deleted object.
-const WHITEOUT: &[u8] = b".wh.";
 /// The greatest number in eleven octal digits, and in seven.
 const OCTAL_11: u64 = (1 << 33) - 1;
 const OCTAL_7: u64 = (1 << 21) - 1;
@@ -143,7 +142,7 @@ impl<W: Write> LayerWriter<W> {
         };
         let mut header = plain_header(EntryType::Regular);
         header.set_mode(0);
-        let name = dir.join(&[WHITEOUT, name].concat());
+        let name = dir.join(&[MARK, name].concat());
         self.entry(header, Records::default(), name.as_bytes(), &[])
     }
 
@@ -221,7 +220,7 @@ fn refused(path: &TreePath, reason: &str) -> BuildError {
 
 /// A name that a layer cannot hold.
 fn check_name(path: &TreePath) -> Result<()> {
-    if path.names().any(|name| name.starts_with(WHITEOUT)) {
+    if path.names().any(|name| name.starts_with(MARK)) {
         let reason =
             "a name that begins with .wh. would delete another one where the layer is used; rename it";
         return Err(refused(path, reason));

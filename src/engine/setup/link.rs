@@ -5,9 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::{EngineError, Result};
-
-/// The name that engines look for.
-pub(super) const NAME: &str = "fuse-overlayfs";
+pub(super) use crate::engine::arguments::NAME;
 
 /// What stands under a name.
 #[derive(Debug, PartialEq, Eq)]

@@ -28,8 +28,9 @@ pub use tree::{Tree, snapshot};
 pub use who::{User, as_user, with_umask};
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
@@ -46,6 +47,19 @@ pub fn skip(name: &str, why: &str) {
 pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let done = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status();
     assert!(done.unwrap().success(), "cp to {}", to.as_ref().display());
+}
+
+/// Waits for a process that was asked to end, and kills it when it does not in that time.
+pub fn end_within(process: &mut Child, limit: Duration) {
+    let begun = Instant::now();
+    while matches!(process.try_wait(), Ok(None)) {
+        if begun.elapsed() > limit {
+            let _ = process.kill();
+            let _ = process.wait();
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// True for root; otherwise prints the skip line.

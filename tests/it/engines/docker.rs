@@ -11,8 +11,12 @@ use super::nest::{Nest, Who};
 use super::podman::LOOK;
 use super::programs::{By, layers_of, place, tools};
 use super::seen::Seen;
+use crate::common::end_within;
 
 type Done = Result<(), String>;
+
+/// The name under which dockerd finds the program that mounts.
+const SERVER: &str = "fuse-overlayfs";
 
 /// A daemon of its own, out of packages that are unpacked and not installed.
 pub struct Docker {
@@ -149,14 +153,7 @@ impl Docker {
     }
 
     fn servers(&self) -> Vec<(u32, String)> {
-        let mut list = self.nest.processes();
-        list.retain(|(_, line)| {
-            line.split(' ')
-                .next()
-                .unwrap_or_default()
-                .ends_with("fuse-overlayfs")
-        });
-        list
+        self.nest.processes_of(SERVER)
     }
 
     /// The daemon, asked politely, takes its own containerd with it.
@@ -173,15 +170,7 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         self.stop();
-        let begun = Instant::now();
-        while matches!(self.daemon.try_wait(), Ok(None)) {
-            if begun.elapsed() > Duration::from_secs(15) {
-                let _ = self.daemon.kill();
-                let _ = self.daemon.wait();
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        end_within(&mut self.daemon, Duration::from_secs(15));
     }
 }
 
@@ -317,20 +306,7 @@ fn server_killed(docker: &Docker, seen: &mut Seen) -> Done {
         "echo kept >/opt/kept; rm /opt/new; mkdir /opt/kept.d",
     ])?;
     if docker.by != By::Kernel {
-        let servers = docker.servers();
-        if servers.len() != 1 {
-            return Err(format!(
-                "one server is expected: {servers:?} of {:?}",
-                docker.nest.processes()
-            ));
-        }
-        for (pid, _) in servers {
-            // SAFETY: a server of this test's own namespace.
-            unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGKILL) };
-        }
-        if !docker.nest.until(|| docker.servers().is_empty()) {
-            return Err("the server does not die".into());
-        }
+        docker.nest.kill_server(SERVER)?;
     }
     docker.docker(&["kill", "killed"])?;
     docker.docker(&["start", "killed"])?;

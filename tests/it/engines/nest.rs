@@ -232,6 +232,29 @@ impl Nest {
         list
     }
 
+    /// The processes whose program's path ends so.
+    pub fn processes_of(&self, program: &str) -> Vec<(u32, String)> {
+        let mut list = self.processes();
+        list.retain(|(_, line)| line.split(' ').next().unwrap_or_default().ends_with(program));
+        list
+    }
+
+    /// Kills the one server of that name, and waits until it is gone.
+    pub fn kill_server(&self, program: &str) -> Result<(), String> {
+        let servers = self.processes_of(program);
+        let [(pid, _)] = servers.as_slice() else {
+            let all = self.processes();
+            return Err(format!("one server is expected: {servers:?}, of {all:?}"));
+        };
+        // SAFETY: a server of this test's own namespace.
+        unsafe { libc::kill(i32::try_from(*pid).unwrap(), libc::SIGKILL) };
+        if self.until(|| self.processes_of(program).is_empty()) {
+            Ok(())
+        } else {
+            Err("the server does not die".into())
+        }
+    }
+
     /// Waits until the condition holds; false when it does not within five seconds.
     pub fn until(&self, condition: impl Fn() -> bool) -> bool {
         let begun = Instant::now();

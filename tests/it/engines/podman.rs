@@ -235,23 +235,10 @@ fn server_killed(podman: &Podman, seen: &mut Seen) -> Done {
         "-ec",
         "echo kept >/opt/kept; rm /opt/new; mkdir /opt/kept.d; mv /opt/l1 /opt/l4",
     ])?;
-    let servers = podman.servers();
     if podman.by == By::Kernel {
         podman.podman(&["kill", "killed"])?;
     } else {
-        if servers.len() != 1 {
-            return Err(format!(
-                "one server is expected: {servers:?}, of {:?}",
-                podman.nest.processes()
-            ));
-        }
-        for (pid, _) in servers {
-            // SAFETY: a server of this test's own namespace.
-            unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGKILL) };
-        }
-        if !podman.nest.until(|| podman.servers().is_empty()) {
-            return Err("the server does not die".into());
-        }
+        podman.nest.kill_server(podman.by.name())?;
         let said = podman.nest.run(["podman", "exec", "killed", "cat", "/opt/kept"]);
         if said.status == 0 {
             return Err("a container without its server still answers".into());

@@ -159,14 +159,7 @@ impl Podman {
 
     /// The servers that mount for the engine: number and command line.
     pub fn servers(&self) -> Vec<(u32, String)> {
-        let mut list = self.nest.processes();
-        list.retain(|(_, line)| {
-            line.split(' ')
-                .next()
-                .unwrap_or_default()
-                .ends_with(self.by.name())
-        });
-        list
+        self.nest.processes_of(self.by.name())
     }
 }
 

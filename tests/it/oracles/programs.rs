@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::end_within;
 use crate::common::images::Image;
 
 /// Who loads an image.
@@ -309,14 +310,6 @@ impl Drop for Docker {
         let pid = i32::try_from(self.daemon.id()).unwrap();
         // SAFETY: a process that is ours and was not waited for.
         unsafe { libc::kill(pid, libc::SIGTERM) };
-        let begun = Instant::now();
-        while matches!(self.daemon.try_wait(), Ok(None)) {
-            if begun.elapsed() > Duration::from_secs(20) {
-                let _ = self.daemon.kill();
-                let _ = self.daemon.wait();
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        end_within(&mut self.daemon, Duration::from_secs(20));
     }
 }
