@@ -95,6 +95,13 @@ const ACCEPTED: &[Accepted] = &[
         short: "an attribute that changed alone (docker commits no user attributes)",
     },
     Accepted {
+        engines: &["docker"],
+        cases: &["build with RUN steps"],
+        by: By::Plyfs,
+        lines: &["container: opt/colour: user.colour: kernel nothing, plyfs 677265656e"],
+        short: "an attribute that changed alone (docker commits no user attributes)",
+    },
+    Accepted {
         engines: PODMAN,
         cases: &["--uidmap, one range", "--uidmap, two ranges", "--userns=keep-id"],
         by: FUSE,
@@ -150,7 +157,7 @@ const ACCEPTED: &[Accepted] = &[
     },
     // plyfs: with a mount program the engine tells changes by comparing two mounted trees.
     Accepted {
-        engines: &["buildah", "podman, ", "docker"],
+        engines: &["buildah", "podman, ", "podman with mountopt", "docker"],
         cases: &[
             "commit",
             "commit of a running container",
@@ -169,7 +176,7 @@ const ACCEPTED: &[Accepted] = &[
         short: "the engine commits a new link to an unchanged file as a file, and deleted names for an emptied directory",
     },
     Accepted {
-        engines: &["buildah", "podman, ", "docker"],
+        engines: &["buildah", "podman, ", "podman with mountopt", "docker"],
         cases: &[],
         by: By::Plyfs,
         lines: &[

@@ -182,6 +182,7 @@ pub fn cases() -> Vec<Case<Docker>> {
         case("exec, diff", exec_and_diff),
         case("cp to and from a container", copy),
         case("commit of a running container", commit),
+        case("commit of a running container, with pause", commit_paused),
         case("stop and start", stop_and_start),
         case("kill -9 of the server, and a new start", server_killed),
         case("build with RUN steps", build),
@@ -287,6 +288,33 @@ fn commit(docker: &Docker, seen: &mut Seen) -> Done {
     Ok(())
 }
 
+/// What docker does when nothing else is asked for: the container, in the midst of writing, stands still meanwhile.
+fn commit_paused(docker: &Docker, seen: &mut Seen) -> Done {
+    docker.start("writing", BASED)?;
+    let script = "while :; do echo written >>/opt/log; mkdir -p /opt/d/e; echo x >/opt/d/e/f; rm -r /opt/d /opt/f; echo x >/opt/f; done";
+    docker.docker(&["exec", "-d", "writing", "sh", "-c", script])?;
+    let lines = || docker.docker(&["exec", "writing", "sh", "-c", "wc -l </opt/log"]);
+    if !docker
+        .nest
+        .until(|| lines().is_ok_and(|lines| lines.trim() != "0"))
+    {
+        return Err(format!("nothing is written: {:?}", lines()));
+    }
+    docker.docker(&["commit", "writing", "paused:1"])?;
+    let state = ["inspect", "-f", "{{.State.Status}}", "writing"];
+    seen.value("afterwards", docker.docker(&state)?);
+    let before = lines()?;
+    if !docker.nest.until(|| lines().is_ok_and(|lines| lines != before)) {
+        return Err("it does not go on".into());
+    }
+    docker.docker(&["rm", "-f", "writing"])?;
+    // A whole state: no line is cut, and nothing else is changed.
+    let look = "grep -vc '^written$' /opt/log; ls /opt | grep -v '^[df]$'; ls /many | wc -l";
+    let words = ["run", "--rm", "--network=none", "paused:1", "sh", "-c", look];
+    seen.value("run", docker.docker(&words)?);
+    Ok(())
+}
+
 fn stop_and_start(docker: &Docker, seen: &mut Seen) -> Done {
     docker.docker(&["kill", "changed"])?;
     docker.docker(&["start", "changed"])?;
@@ -350,7 +378,7 @@ fn export(docker: &Docker, seen: &mut Seen) -> Done {
     docker.docker(&["create", "--name", "exported", "built:1", "true"])?;
     let file = docker.nest.path.join("tmp/exported.tar");
     docker.docker(&["export", "-o", &file.display().to_string(), "exported"])?;
-    seen.archive("archive", &std::fs::read(&file).unwrap());
+    seen.exported("archive", &std::fs::read(&file).unwrap());
     docker.docker(&["import", &file.display().to_string(), "imported:1"])?;
     docker.docker(&["rm", "exported"])?;
     std::fs::remove_file(&file).unwrap();

@@ -474,6 +474,44 @@ fn several(podman: &Podman, seen: &mut Seen) -> Done {
     Ok(())
 }
 
+/// With words for who mounts: a container's changes, which stay, and a view that cannot be changed.
+pub fn mountopt() -> Vec<Case<Podman>> {
+    let case = |name, run| Case { name, run };
+    vec![
+        case("import of a tar archive", import),
+        case("load of a docker archive of five layers", load_docker),
+        case("exec, diff", exec_and_diff),
+        case("commit of a running container", commit),
+        case("stop and start", stop_and_start),
+        case("kill -9 of the server, and a new start", server_killed),
+        case("`ro` in mountopt", ro_in_mountopt),
+        case("rm, rmi, system reset: nothing is left over", left::nothing_left),
+    ]
+}
+
+fn ro_in_mountopt(podman: &Podman, seen: &mut Seen) -> Done {
+    podman.podman(&["create", "--name", "ro", LAYERED, "true"])?;
+    let conf = podman.nest.path.join("storage.conf");
+    let other = podman.nest.path.join("ro.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    let with_ro = text.replace("mountopt = \"nodev", "mountopt = \"nodev,ro");
+    assert_ne!(text, with_ro);
+    std::fs::write(&other, with_ro).unwrap();
+    let variable = format!("CONTAINERS_STORAGE_CONF={}", other.display());
+    let with_ro = ["env", &variable[..], "podman"];
+    let dir = podman.inside(&[&with_ro[..], &["mount", "ro"]].concat())?;
+    seen.tree("container", &podman.tree(dir.trim_end(), &["--skip", SKIP])?);
+    let script = "cd \"$1\" || exit; for what in 'touch new' 'rm opt/new' 'chmod 700 opt' 'mv opt/new opt/x' 'mkdir d'; do \
+                  $what; echo \"$what: $?\"; done 2>&1";
+    seen.value(
+        "writes",
+        podman.inside(&["sh", "-c", script, "sh", dir.trim_end()])?,
+    );
+    podman.inside(&[&with_ro[..], &["umount", "ro"]].concat())?;
+    podman.podman(&["rm", "ro"])?;
+    Ok(())
+}
+
 /// With ownership in attributes: images in and out, a container's changes.
 pub fn force_mask() -> Vec<Case<Podman>> {
     let case = |name, run| Case { name, run };
