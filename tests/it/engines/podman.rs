@@ -88,14 +88,17 @@ fn load_docker(podman: &Podman, seen: &mut Seen) -> Done {
     Ok(())
 }
 
-fn image_mount(podman: &Podman, seen: &mut Seen) -> Done {
-    let dir = podman.inside(&["podman", "image", "mount", LAYERED])?;
+/// What comes of changes to a tree that cannot be changed.
+fn writes_fail(podman: &Podman, seen: &mut Seen, dir: &str) -> Done {
     let script = "cd \"$1\" || exit; for what in 'touch new' 'rm opt/new' 'chmod 700 opt' 'mv opt/new opt/x' 'mkdir d'; do \
                   $what; echo \"$what: $?\"; done 2>&1";
-    seen.value(
-        "writes",
-        podman.inside(&["sh", "-c", script, "sh", dir.trim_end()])?,
-    );
+    seen.value("writes", podman.inside(&["sh", "-c", script, "sh", dir])?);
+    Ok(())
+}
+
+fn image_mount(podman: &Podman, seen: &mut Seen) -> Done {
+    let dir = podman.inside(&["podman", "image", "mount", LAYERED])?;
+    writes_fail(podman, seen, dir.trim_end())?;
     // A second look while it is mounted, and a container beside it.
     seen.value(
         "run beside it",
@@ -480,6 +483,7 @@ pub fn mountopt() -> Vec<Case<Podman>> {
     vec![
         case("import of a tar archive", import),
         case("load of a docker archive of five layers", load_docker),
+        case("words reach who mounts", words_reach),
         case("exec, diff", exec_and_diff),
         case("commit of a running container", commit),
         case("stop and start", stop_and_start),
@@ -487,6 +491,24 @@ pub fn mountopt() -> Vec<Case<Podman>> {
         case("`ro` in mountopt", ro_in_mountopt),
         case("rm, rmi, system reset: nothing is left over", left::nothing_left),
     ]
+}
+
+fn words_reach(podman: &Podman, seen: &mut Seen) -> Done {
+    podman.podman(&["create", "--name", "words", LAYERED, "true"])?;
+    let dir = podman.inside(&["podman", "mount", "words"])?;
+    let (told, words): (_, &[&str]) = if podman.by == By::Kernel {
+        let find = ["grep", "-F", dir.trim_end(), "/proc/self/mounts"];
+        (podman.inside(&find)?, &["volatile"])
+    } else {
+        (format!("{:?}", podman.servers()), &["volatile", "fsync=0"])
+    };
+    if let Some(word) = words.iter().find(|&&word| !told.contains(word)) {
+        return Err(format!("`{word}` is not in {told}"));
+    }
+    seen.value("where", dir.trim_end().ends_with("/merged"));
+    podman.inside(&["podman", "umount", "words"])?;
+    podman.podman(&["rm", "words"])?;
+    Ok(())
 }
 
 fn ro_in_mountopt(podman: &Podman, seen: &mut Seen) -> Done {
@@ -500,13 +522,18 @@ fn ro_in_mountopt(podman: &Podman, seen: &mut Seen) -> Done {
     let variable = format!("CONTAINERS_STORAGE_CONF={}", other.display());
     let with_ro = ["env", &variable[..], "podman"];
     let dir = podman.inside(&[&with_ro[..], &["mount", "ro"]].concat())?;
-    seen.tree("container", &podman.tree(dir.trim_end(), &["--skip", SKIP])?);
-    let script = "cd \"$1\" || exit; for what in 'touch new' 'rm opt/new' 'chmod 700 opt' 'mv opt/new opt/x' 'mkdir d'; do \
-                  $what; echo \"$what: $?\"; done 2>&1";
-    seen.value(
-        "writes",
-        podman.inside(&["sh", "-c", script, "sh", dir.trim_end()])?,
-    );
+    let tree = podman.tree(dir.trim_end(), &["--skip", SKIP])?;
+    seen.tree("container", &tree);
+    writes_fail(podman, seen, dir.trim_end())?;
+    let image = podman.image_tree(LAYERED, &["--skip", SKIP])?;
+    // The container's own root is younger.
+    let other: Vec<_> = tree
+        .lines()
+        .filter(|line| !line.starts_with(". ") && !image.lines().any(|known| known == *line))
+        .collect();
+    if !other.is_empty() || tree.lines().count() != image.lines().count() {
+        return Err(format!("other than in its image: {other:?}"));
+    }
     podman.inside(&[&with_ro[..], &["umount", "ro"]].concat())?;
     podman.podman(&["rm", "ro"])?;
     Ok(())
