@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::compare::Case;
 use super::images::{BASED, CHANGES, DEEP, DEEP_NAME, Images, LAYERED, containerfile};
@@ -303,6 +303,18 @@ fn commit_paused(docker: &Docker, seen: &mut Seen) -> Done {
     docker.docker(&["commit", "writing", "paused:1"])?;
     let state = ["inspect", "-f", "{{.State.Status}}", "writing"];
     seen.value("afterwards", docker.docker(&state)?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let until = format!("--until={}.{:09}", now.as_secs(), now.subsec_nanos());
+    let words = ["events", "--since=10m", &until, "--format={{.Action}}"];
+    let which = [
+        "--filter=container=writing",
+        "--filter=event=pause",
+        "--filter=event=unpause",
+    ];
+    seen.value("events", docker.docker(&[&words[..], &which].concat())?);
+    if seen.all["events"] != "pause\nunpause" {
+        return Err(format!("it was not paused: {:?}", seen.all["events"]));
+    }
     let before = lines()?;
     if !docker.nest.until(|| lines().is_ok_and(|lines| lines != before)) {
         return Err("it does not go on".into());
