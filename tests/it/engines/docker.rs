@@ -2,12 +2,12 @@
 //! that is first in PATH: for plyfs, a link with that name).
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::compare::Case;
 use super::images::{BASED, CHANGES, DEEP, DEEP_NAME, Images, LAYERED, containerfile};
-use super::nest::{Nest, Who};
+use super::nest::{Nest, Who, finish};
 use super::podman::LOOK;
 use super::programs::{By, layers_of, place, tools};
 use super::seen::Seen;
@@ -26,6 +26,8 @@ pub struct Docker {
     host: String,
     data: PathBuf,
     client: PathBuf,
+    /// The name under which its control groups are.
+    group: String,
 }
 
 impl Docker {
@@ -62,8 +64,10 @@ impl Docker {
         } else {
             "fuse-overlayfs"
         };
+        let group = nest.path.file_name().unwrap().to_string_lossy().into_owned();
         let words = [
             "dockerd",
+            &format!("--cgroup-parent=/{group}"),
             &format!("--data-root={}", at("work/data")),
             "--exec-root=/run/docker",
             "--pidfile=/run/docker.pid",
@@ -88,6 +92,7 @@ impl Docker {
             host,
             data,
             client,
+            group,
         };
         let begun = Instant::now();
         while let Err(said) = docker.docker(&["version"]) {
@@ -171,6 +176,14 @@ impl Drop for Docker {
     fn drop(&mut self) {
         self.stop();
         end_within(&mut self.daemon, Duration::from_secs(15));
+        // Control groups are the machine's. A container that is still paused could not even be killed.
+        let groups = "for group in /sys/fs/cgroup/$1 /sys/fs/cgroup/*/$1; do \
+                          for state in $group/*/freezer.state; do [ ! -e $state ] || echo THAWED >$state; done; \
+                          [ ! -e $group ] || find $group -depth -type d -exec rmdir {} \\; 2>/dev/null; \
+                      done";
+        let mut command = Command::new("sh");
+        command.args(["-c", groups, "sh", &self.group]);
+        finish(command);
     }
 }
 
