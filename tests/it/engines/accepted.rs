@@ -4,7 +4,7 @@ use super::programs::By;
 
 /// A difference that is known.
 struct Accepted {
-    /// How the names of the engines begin.
+    /// With which words the names of the engines begin.
     engines: &'static [&'static str],
     /// The cases; none: any.
     cases: &'static [&'static str],
@@ -38,8 +38,8 @@ const ACCEPTED: &[Accepted] = &[
         engines: &["podman with force_mask"],
         cases: &[],
         by: By::Kernel,
-        lines: &["fails: *'force_mask' is supported only with 'mount_program'*"],
-        short: "podman has this for mount programs only",
+        lines: &["fails: *user.containers.override_stat: No such attribute*"],
+        short: "podman has force_mask for mount programs only: a store with real owners",
     },
     Accepted {
         engines: &["podman, root"],
@@ -150,6 +150,7 @@ const ACCEPTED: &[Accepted] = &[
         lines: &[
             "container: .: owner: *",
             "container: opt/b: owner: *",
+            "within, line *: kernel /opt/b *, fuse-overlayfs /opt/b *",
             "container: opt/dir/c: owner: *",
             "container: opt/dir: mode: *",
         ],
@@ -159,8 +160,9 @@ const ACCEPTED: &[Accepted] = &[
         engines: &["podman, root"],
         cases: &["--uidmap, one range"],
         by: FUSE,
-        lines: &["fails: *"],
-        short: "crun cannot make a file in the mounted tree",
+        lines: &["fails: *crun: open*No such file or directory*"],
+        short: "podman gives lowers whose ids are mapped (mapped/0/l/NAME) and uidmapping= too: the image's files show as \
+                nobody's",
     },
     Accepted {
         engines: &["a Debian"],
@@ -181,7 +183,8 @@ const ACCEPTED: &[Accepted] = &[
         cases: &["--uidmap, one range"],
         by: By::Plyfs,
         lines: &["fails: *crun: open*No such file or directory*"],
-        short: "crun cannot make a file in the mounted tree, as with fuse-overlayfs",
+        short: "podman gives lowers whose ids are mapped (mapped/0/l/NAME) and uidmapping= too: the image's files show as \
+                nobody's",
     },
     Accepted {
         engines: &["podman, root"],
@@ -197,9 +200,124 @@ const ACCEPTED: &[Accepted] = &[
         lines: &["fails: *creating overlay mount*mapped/0/l/diff1*"],
         short: "podman names a layer by a path that it shortened (l/NAME/../diff1), and that is not there",
     },
+    // Owners and modes that are stated.
+    Accepted {
+        engines: &["podman with force_mask"],
+        cases: &[],
+        by: FUSE,
+        lines: &[
+            "*: user.containers.override_stat: *",
+            "*: mode: kernel *, fuse-overlayfs *",
+            "*: owner: kernel *, fuse-overlayfs *",
+            "within: *",
+            "run: *",
+        ],
+        short: "podman does not state everything; new and copied-up files get 0755, copied-up directories another owner; \
+                the attribute shows, and goes into committed layers",
+    },
+    Accepted {
+        engines: &["podman with force_mask"],
+        cases: &[],
+        by: By::Plyfs,
+        lines: &[
+            "*: .: mode: kernel dr-xr-xr-x, plyfs drwx------",
+            "*: opt/dangling: owner: kernel 33:33, plyfs 0:0",
+            "*: opt/dir: mode: kernel drwxrwsr-x, plyfs drwxrwxr-x",
+            "*: opt/setuid: mode: kernel -rwsr-sr-x, plyfs -rwxr-xr-x",
+            "*: tmp: mode: kernel drwxrwxrwt, plyfs drwxrwxrwx",
+            "within: opt/dangling lrwxrwxrwx *",
+            "run: opt/dangling lrwxrwxrwx *",
+        ],
+        short: "podman states no owners of symlinks, no setuid, setgid and sticky bits, and 0700 for the root",
+    },
+    Accepted {
+        engines: &["podman with force_mask"],
+        cases: &[],
+        by: By::Plyfs,
+        lines: &[
+            "layer: *: mode: fuse-overlayfs 100755, plyfs *",
+            "layer: *: user.containers.override_stat: fuse-overlayfs *, plyfs nothing",
+            "layer: opt/dir: owner: fuse-overlayfs 0:0, plyfs 33:33",
+        ],
+        short: "as the kernel where fuse-overlayfs is not: modes and owners of what is new or copied up",
+    },
+    // Ids that podman maps for a rootless container. The reference has no id-mapped mounts there: podman changes the
+    // owners in a copy of each layer.
+    Accepted {
+        engines: &["podman, rootless"],
+        cases: &["--uidmap, one range", "--userns=keep-id"],
+        by: By::Plyfs,
+        lines: &[
+            "container: *: links: kernel 1, plyfs *",
+            // podman links the names of a linked file anew in the copy.
+            "container: opt: modified: kernel now, plyfs 1614834367000000000",
+            "container: opt/dir: modified: kernel now, plyfs 1614834367000000000",
+            // A race in the kernel's overlay: not in every run.
+            "container: bin: modified: kernel now, plyfs 1614834367000000000",
+            "container: etc: modified: kernel now, plyfs 1614834367000000000",
+            "container: lib/x86_64-linux-gnu: modified: kernel now, plyfs 1614834367000000000",
+            "container: many: modified: kernel now, plyfs 1614834367000000000",
+            "container: usr/bin: modified: kernel now, plyfs 1614834367000000000",
+        ],
+        short: "in the reference podman changes the owners in a copy of each layer: directories are merged ones, which \
+                show one link, and can lose their times when several files in them are copied up at once",
+    },
+    Accepted {
+        engines: &["podman, rootless"],
+        cases: &["--userns=keep-id"],
+        by: By::Plyfs,
+        lines: &["container: .: owner: kernel 1:1, plyfs 0:0"],
+        short: "with a mount program podman's `diff` gives the root of the view to itself",
+    },
+    Accepted {
+        engines: &["podman, rootless"],
+        cases: &["--uidmap, two ranges"],
+        by: By::Plyfs,
+        lines: &[
+            "container: .: owner: kernel 1:1, plyfs 0:0",
+            // The same race.
+            "container: bin: modified: kernel now, plyfs 1614834367000000000",
+            "container: etc: modified: kernel now, plyfs 1614834367000000000",
+            "container: lib/x86_64-linux-gnu: modified: kernel now, plyfs 1614834367000000000",
+            "container: many: modified: kernel now, plyfs 1614834367000000000",
+            "container: usr/bin: modified: kernel now, plyfs 1614834367000000000",
+        ],
+        short: "with a mount program podman's `diff` gives the root of the view to itself; in the reference directories \
+                can lose their times when several files in them are copied up at once",
+    },
+    Accepted {
+        engines: &["podman, rootless"],
+        cases: &["--uidmap, one range"],
+        by: By::Plyfs,
+        lines: &[
+            "container: opt/changed: security.capability: kernel 01000003*01000000, plyfs 01000002*",
+            "layer: opt/changed: security.capability: fuse-overlayfs *x03*x01*, plyfs *x02*",
+        ],
+        short: "a capability that the container's root sets is plain in the layers, and so counts in a committed image",
+    },
+    Accepted {
+        engines: &["podman, rootless"],
+        cases: &["--uidmap, one range", "--uidmap, two ranges"],
+        by: By::Plyfs,
+        lines: &[
+            "layer: opt/tree: modified: fuse-overlayfs now, plyfs 1614834367000000000",
+            "layer: opt/tree/deep: modified: fuse-overlayfs now, plyfs 1614834367000000000",
+            "layer: opt/moved-to: modified: fuse-overlayfs now, plyfs 1614834367000000000",
+            "layer: opt/moved-to/sub: modified: fuse-overlayfs now, plyfs 1614834367000000000",
+            "unmapped: /opt/b: fuse-overlayfs *, plyfs 1:1",
+            "unmapped: /opt/b: fuse-overlayfs *, plyfs 0:0",
+        ],
+        short: "as the kernel where fuse-overlayfs is not: times of copied-up directories, links",
+    },
     // plyfs: with a mount program the engine tells changes by comparing two mounted trees.
     Accepted {
-        engines: &["buildah", "podman, ", "podman with mountopt", "docker"],
+        engines: &[
+            "buildah",
+            "podman, ",
+            "podman with mountopt",
+            "podman with force_mask",
+            "docker",
+        ],
         cases: &[
             "commit",
             "commit of a running container",
@@ -218,7 +336,13 @@ const ACCEPTED: &[Accepted] = &[
         short: COMMITTED_LINKS,
     },
     Accepted {
-        engines: &["buildah", "podman, ", "podman with mountopt", "docker"],
+        engines: &[
+            "buildah",
+            "podman, ",
+            "podman with mountopt",
+            "podman with force_mask",
+            "docker",
+        ],
         cases: &[],
         by: By::Plyfs,
         lines: &[
@@ -278,6 +402,14 @@ fn patterns_match() {
     }
 }
 
+/// Whether an engine's name begins so, with whole words: "podman, root" is not the beginning of "podman, rootless".
+fn is_of(engine: &str, beginning: &str) -> bool {
+    let rest = engine.strip_prefix(beginning);
+    rest.is_some_and(|rest| {
+        !beginning.ends_with(char::is_alphabetic) || !rest.starts_with(char::is_alphabetic)
+    })
+}
+
 /// The rows for one engine, and which of their lines were met.
 pub struct Used {
     rows: Vec<(&'static Accepted, Vec<bool>)>,
@@ -286,7 +418,7 @@ pub struct Used {
 impl Used {
     pub fn new(engine: &str, by: &[By]) -> Self {
         let mut rows: Vec<&'static Accepted> = ACCEPTED.iter().collect();
-        rows.retain(|row| by.contains(&row.by) && row.engines.iter().any(|name| engine.starts_with(name)));
+        rows.retain(|row| by.contains(&row.by) && row.engines.iter().any(|name| is_of(engine, name)));
         Used {
             rows: rows
                 .into_iter()

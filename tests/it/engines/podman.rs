@@ -395,23 +395,20 @@ fn with_ids(podman: &Podman, seen: &mut Seen, words: &[&str], script: &str) -> D
     ]
     .concat();
     podman.podman(&run)?;
-    seen.value("within", podman.podman(&["exec", "mapped", "sh", "-c", script])?);
+    let said = podman.podman(&["exec", "mapped", "sh", "-c", script])?;
+    for (number, line) in said.lines().enumerate() {
+        seen.value(&format!("within, line {number}"), line);
+    }
     seen.diff("diff", &podman.podman(&["diff", "mapped"])?);
     seen.tree("container", &podman.container_tree("mapped", &["--skip", SKIP])?);
     podman.podman(&["commit", "-q", "mapped", "mapped:1"])?;
     seen.archive("layer", podman.layers("mapped:1")?.last().unwrap());
     podman.podman(&["rm", "-f", "-t", "0", "mapped"])?;
-    seen.told_value(
-        "unmapped",
-        podman.podman(&[
-            "run",
-            "--rm",
-            "mapped:1",
-            "sh",
-            "-c",
-            "stat -c '%n %u:%g' /tmp/new /opt/*",
-        ])?,
-    );
+    let look = "stat -c '%n %u:%g' /tmp/new /opt/*";
+    let said = podman.podman(&["run", "--rm", "mapped:1", "sh", "-c", look])?;
+    for (path, owner) in said.lines().filter_map(|line| line.rsplit_once(' ')) {
+        seen.told_value(&format!("unmapped: {path}"), owner);
+    }
     podman.podman(&["rmi", "mapped:1"])?;
     Ok(())
 }
