@@ -57,10 +57,13 @@ const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 struct Placed {
     next: u64,
     entry: Entry,
+    /// No lower above this one has the name.
+    top: u16,
 }
 
-/// Names that a layer further up has decided on: what is to be shown, or nothing for a whiteout.
-type Decided = HashMap<Box<[u8]>, Option<Entry>>;
+/// Names that a layer further up has decided on: what is to be shown and, if it is a lower, which has it; or nothing for
+/// a whiteout.
+type Decided = HashMap<Box<[u8]>, Option<(Entry, u16)>>;
 
 /// The merged names of a directory, by position.
 #[derive(Debug)]
@@ -211,7 +214,7 @@ impl Overlay {
     fn list_one(
         &self,
         dir: &Arc<Node>,
-        Placed { next, entry }: &Placed,
+        Placed { next, entry, top }: &Placed,
         listing: &Listing,
         with_nodes: bool,
         each: &mut impl FnMut(&Listed<'_>) -> bool,
@@ -231,12 +234,12 @@ impl Overlay {
             // A deleted name of the snapshot is still shown, as the kernel does (K51).
             if let Some(node) = self.nodes.find(dir.id, &entry.name) {
                 listed.number = node.state().number;
-            } else if let Ok(found) = self.look(dir, &entry.name) {
+            } else if let Ok(found) = self.look_from(dir, &entry.name, *top) {
                 listed.number = self.birth(&found).number;
             }
             return Ok(each(&listed));
         }
-        match self.lookup_in(dir, &entry.name) {
+        match self.lookup_from(dir, &entry.name, *top) {
             Ok((node, stat)) => {
                 listed.kind = node.kind;
                 listed.number = stat.ino;
@@ -318,10 +321,7 @@ impl Overlay {
                 let whiteout = matches!(entry.kind, 0 | libc::S_IFCHR)
                     && matches!(self.look_upper(&*dir, &entry.name)?, InUpper::Whiteout);
                 if parts.is_some() {
-                    decided.insert(
-                        entry.name.clone(),
-                        if whiteout { None } else { Some(entry.clone()) },
-                    );
+                    decided.insert(entry.name.clone(), (!whiteout).then(|| (entry.clone(), 0)));
                 }
                 if !whiteout {
                     upper_names.push(entry);
@@ -335,8 +335,8 @@ impl Overlay {
             names = self.lowest_names(node, parts.last(), &mut decided)?;
             let placed = between.into_iter().filter_map(|(next, name)| {
                 // In a lower further down too, it has its place already.
-                let entry = decided.get_mut(&name)?.take()?;
-                Some(Placed { next, entry })
+                let (entry, top) = decided.get_mut(&name)?.take()?;
+                Some(Placed { next, entry, top })
             });
             last_names.extend(placed);
             upper_names.retain(|entry| matches!(decided.get(&entry.name), Some(Some(_))));
@@ -345,6 +345,7 @@ impl Overlay {
         names.extend(upper_names.into_iter().map(|entry| Placed {
             next: hashed(&entry.name),
             entry,
+            top: 0,
         }));
         if let Some(placed) = names.get_mut(start..) {
             placed.sort_unstable_by(|a, b| (a.next, &a.entry.name).cmp(&(b.next, &b.entry.name)));
@@ -371,8 +372,12 @@ impl Overlay {
             }
             match decided.get_mut(&entry.name) {
                 // Another layer has it too: this place, that type.
-                Some(above) => names.extend(above.take().map(|entry| Placed { next, entry })),
-                None if self.shows_in_lower(&dir, &entry)? => names.push(Placed { next, entry }),
+                Some(above) => names.extend(above.take().map(|(entry, top)| Placed { next, entry, top })),
+                None if self.shows_in_lower(&dir, &entry)? => names.push(Placed {
+                    next,
+                    entry,
+                    top: layer,
+                }),
                 None => {}
             }
             Ok(true)
@@ -403,7 +408,7 @@ impl Overlay {
                     Some(Some(_)) => places.push((next, name)),
                     Some(None) => {}
                     None if self.shows_in_lower(&dir, &entry)? => {
-                        decided.insert(name.clone(), Some(entry));
+                        decided.insert(name.clone(), Some((entry, layer)));
                         places.push((next, name));
                     }
                     None => drop(decided.insert(name, None)),

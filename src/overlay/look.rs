@@ -119,17 +119,24 @@ impl Overlay {
         Ok(InLower::Object(Box::new(stat), marks))
     }
 
-    /// What the lowers that take part in `parent` hold under `name`, together (K36).
+    /// What the lowers that take part in `parent` hold under `name`, together (K36). Those above `top` are known not to
+    /// have it.
     ///
     /// # Errors
     /// As [`Overlay::look_lower`]; EPERM for a directory of a lower that takes its content from elsewhere (K26).
-    pub(super) fn look_lowers(&self, parent: &Arc<Node>, parts: &Parts, name: &[u8]) -> Result<Gathered> {
+    pub(super) fn look_lowers(
+        &self,
+        parent: &Arc<Node>,
+        parts: &Parts,
+        name: &[u8],
+        top: u16,
+    ) -> Result<Gathered> {
         let mut gathered = Gathered::default();
         let lowest = parts.last();
         // The lowest so far whose directory takes part, and may hold the mark that makes it opaque: looked at only if
         // there is something that it could hide.
         let mut above: Option<Arc<OwnedFd>> = None;
-        for layer in parts.iter() {
+        for layer in parts.iter().filter(|layer| *layer >= top) {
             let dir = self.dirs.get(parent, Layer::Lower(layer))?;
             let next = self.look_lower(&*dir, name, layer == lowest)?;
             if next != InLower::Absent
@@ -180,6 +187,11 @@ impl Overlay {
     /// # Errors
     /// ENOENT when nothing shows, EPERM for marks of unsupported features, else as the calls made.
     pub(super) fn look(&self, parent: &Arc<Node>, name: &[u8]) -> Result<Found> {
+        self.look_from(parent, name, 0)
+    }
+
+    /// As [`Overlay::look`], for a name that a listing met: no lower above `top` has it.
+    pub(super) fn look_from(&self, parent: &Arc<Node>, name: &[u8], top: u16) -> Result<Found> {
         if name.len() > self.name_max {
             return Err(Errno::NAMETOOLONG);
         }
@@ -197,7 +209,7 @@ impl Overlay {
         if !merge::upper_decides(&upper)
             && let Some(parts) = parent.parts()
         {
-            lower = self.look_lowers(parent, &parts, name);
+            lower = self.look_lowers(parent, &parts, name, top);
         }
         let seen = lower.and_then(|lower| Ok((merge::view(&upper, &lower.found)?, lower)));
         let (source, lower) = match seen {
@@ -303,6 +315,11 @@ impl Overlay {
     }
 
     pub(super) fn lookup_in(&self, parent: &Arc<Node>, name: &[u8]) -> Result<(Arc<Node>, Stat)> {
+        self.lookup_from(parent, name, 0)
+    }
+
+    /// As [`Overlay::lookup`], for a name that a listing met: no lower above `top` has it.
+    pub(super) fn lookup_from(&self, parent: &Arc<Node>, name: &[u8], top: u16) -> Result<(Arc<Node>, Stat)> {
         if let Some(node) = self.nodes.find_counted(parent.id, name) {
             match self.attributes(&node) {
                 Ok(stat) => return Ok((node, stat)),
@@ -317,7 +334,7 @@ impl Overlay {
                 }
             }
         }
-        let found = self.look(parent, name)?;
+        let found = self.look_from(parent, name, top)?;
         let node = self.nodes.insert(parent, name, self.birth(&found));
         let words = || found.words(self.lowers.count());
         log::debug!("lookup {}: {}", parent.path_of(name), words());

@@ -78,7 +78,7 @@ impl Overlay {
             }
         }
         if let Some(parts) = parent.parts() {
-            match self.look_lowers(parent, &parts, name) {
+            match self.look_lowers(parent, &parts, name, 0) {
                 // The upper or the work directory seen through a lower, or a directory of a lower that takes its
                 // content from elsewhere: the answer says so already.
                 Err(Errno::LOOP | Errno::PERM) => {}
