@@ -119,17 +119,13 @@ fn run(podman: &Podman, seen: &mut Seen) -> Done {
         "cat /none",
         "echo x >/opt/f && rm -r /opt/tree && ! ls /opt/tree",
     ] {
-        let said = podman
-            .nest
-            .run(["podman", "run", "--rm", "base:1", "sh", "-c", line]);
+        let said = podman.run_once(&["base:1", "sh", "-c", line]);
         seen.value(
             &format!("`{line}`"),
             format!("{} {} {}", said.status, said.out, said.err),
         );
     }
-    let said = podman
-        .nest
-        .run(["podman", "run", "--rm", "base:1", "/no/such/program"]);
+    let said = podman.run_once(&["base:1", "/no/such/program"]);
     seen.value("no such program", said.status);
     // As another user; all changes of a container with `volatile`.
     let as_web = ["run", "--rm", "--user", "33:33", LAYERED, "sh", "-c"];
@@ -149,16 +145,7 @@ fn run(podman: &Podman, seen: &mut Seen) -> Done {
 
 fn run_read_only(podman: &Podman, seen: &mut Seen) -> Done {
     let script = "touch /opt/new; echo $?; rm /opt/new; echo $?; cat /opt/new; echo x >/tmp/x; cat /tmp/x";
-    let said = podman.nest.run([
-        "podman",
-        "run",
-        "--rm",
-        "--read-only",
-        LAYERED,
-        "sh",
-        "-c",
-        script,
-    ]);
+    let said = podman.run_once(&["--read-only", LAYERED, "sh", "-c", script]);
     seen.value("output", format!("{} {} {}", said.status, said.out, said.err));
     Ok(())
 }
@@ -355,9 +342,7 @@ fn image_volume(podman: &Podman, seen: &mut Seen) -> Done {
     let script = "find /mnt/opt | sort; cat /mnt/opt/new; echo x >/mnt/opt/new; echo $?; rm -r /mnt/opt/again; echo $?; cat /mnt/opt/new";
     for (word, label) in [("", "read-only"), (",rw=true", "writable")] {
         let mount = format!("type=image,source={LAYERED},destination=/mnt{word}");
-        let said = podman.nest.run([
-            "podman", "run", "--rm", "--mount", &mount, "base:1", "sh", "-c", script,
-        ]);
+        let said = podman.run_once(&["--mount", &mount, "base:1", "sh", "-c", script]);
         seen.value(label, format!("{} {} {}", said.status, said.out, said.err));
     }
     seen.value(
@@ -460,16 +445,13 @@ fn deep(podman: &Podman, seen: &mut Seen) -> Done {
 
 fn several(podman: &Podman, seen: &mut Seen) -> Done {
     let script = "for i in $(seq 50); do echo $i >/opt/mine$i; done; rm -r /opt/tree; cat /opt/mine* | wc -l";
-    let children: Vec<_> = (0..4)
-        .map(|_| {
-            let command = podman
-                .nest
-                .command(["podman", "run", "--rm", LAYERED, "sh", "-ec", script]);
-            std::thread::spawn(move || super::nest::finish(command))
-        })
-        .collect();
-    for (number, child) in children.into_iter().enumerate() {
-        seen.value(&format!("container {number}"), child.join().unwrap().ok("run")?);
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let run = || podman.run_once(&[LAYERED, "sh", "-ec", script]);
+        let children: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        children.into_iter().map(|child| child.join().unwrap()).collect()
+    });
+    for (number, said) in all.into_iter().enumerate() {
+        seen.value(&format!("container {number}"), said.ok("run")?);
     }
     Ok(())
 }
