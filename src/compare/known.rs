@@ -56,6 +56,14 @@ pub const KNOWN_DIFFERENCES: &[Difference] = &[
         why: "A name that is listed but cannot be had makes rm -r and tar fail.",
     },
     Difference {
+        id: "place-after-copy-up",
+        rule: "K50",
+        kernel: "Of several lowers, what is copied up from one above the lowest is listed from then on with the names that only \
+                 the upper has, which come in the upper's order.",
+        plyfs: "It keeps its place. What only the upper has comes in an order of its own.",
+        why: "A listing goes on where it stopped, also in a later snapshot: no reader misses a name or gets it twice.",
+    },
+    Difference {
         id: "one-device",
         rule: "K44",
         kernel: "Layers on different file systems: st_dev differs between files of one view.",

@@ -1,16 +1,18 @@
 //! Listing a directory: one snapshot of the merged names for each open directory (K50 to K53).
-
 //!
 //! Positions have to stay true over snapshots, since the kernel keeps listings too, and goes on in a later one where it
 //! stopped in an earlier: a name of a lower, which never changes, has its place there, and a name that only the
-//! upper has is placed by its hash. Of several lowers the lowest comes first, then the others from the topmost down, as
-//! in the kernel; each entry counts, also one that does not show, so that no place depends on the upper.
+//! upper has is placed by its hash. The lowest of several lowers comes first, then what only the upper has, then the
+//! other lowers from the topmost down, as with the kernel's overlay. But that one lists first of all others what the
+//! upper has, also a copy of what a lower between has, which here keeps its place: a copy-up would move it past a reader
+//! else. Each entry of a lower counts, also one that does not show, so that no place depends on the upper.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -21,7 +23,7 @@ use super::node::{Node, NodeId, Parts};
 use super::{Overlay, foreign};
 use crate::sys::dirent::{self, Entry};
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, Result, at};
+use crate::sys::{Errno, Result, at, memory};
 
 /// One entry as it is handed out.
 #[derive(Debug)]
@@ -40,15 +42,18 @@ pub struct Listed<'a> {
 
 /// Positions before the first name: `.` and `..`.
 const DOTS: u64 = 2;
-/// Before the first position of a name that the lowest of several lowers does not have.
-const BETWEEN: u64 = 1 << 61;
-/// The first position of a name that only the upper has; below 2⁶³, as positions are signed.
-const UPPER: u64 = 1 << 62;
+/// The first position of a name that only the upper has.
+const UPPER: u64 = 1 << 61;
+/// Before the first position of a name that the lowest of several lowers does not have; all are below 2⁶³, as positions
+/// are signed.
+const BETWEEN: u64 = 1 << 62;
+/// Bytes of a `struct fuse_dirent` before its name.
+const DIRENT: usize = 24;
 /// Listings kept for those who have not come to their end.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
 /// A name and its position.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Placed {
     next: u64,
     entry: Entry,
@@ -58,22 +63,77 @@ struct Placed {
 type Decided = HashMap<Box<[u8]>, Option<Entry>>;
 
 /// The merged names of a directory, by position.
-type Snapshot = Arc<Vec<Placed>>;
+#[derive(Debug)]
+struct Listing {
+    names: Vec<Placed>,
+    /// The kernel may keep what readers are given of it; not so where another reader has come to the end since they began.
+    kept: bool,
+    /// What the kernel keeps may be of another snapshot in part.
+    mixed: bool,
+    /// A name was not given to a reader.
+    left_out: AtomicBool,
+}
+
+impl Listing {
+    /// Whether the kernel may keep what it was given.
+    ///
+    /// Where a reader's position is not in a kept listing, since the name there went away, the kernel asks the server;
+    /// but when that listing ends with the end of a page, the kernel takes it for read to its end, and the reader would
+    /// miss all that is left (K53).
+    fn may_be_kept(&self, page: usize) -> bool {
+        !self.mixed && !self.left_out.load(Ordering::Relaxed) && {
+            let names = self.names.iter().map(|placed| placed.entry.name.len());
+            !kept_size([1, 2].into_iter().chain(names), page).is_multiple_of(page)
+        }
+    }
+}
+
+/// The bytes in which the kernel keeps names of these lengths: entries are aligned, and none goes over the end of a page.
+fn kept_size(names: impl Iterator<Item = usize>, page: usize) -> usize {
+    names.fold(0, |size: usize, name| {
+        let entry = name.saturating_add(DIRENT).next_multiple_of(8);
+        let start = if (size % page).saturating_add(entry) > page {
+            size.next_multiple_of(page)
+        } else {
+            size
+        };
+        start.saturating_add(entry)
+    })
+}
+
+type Snapshot = Arc<Listing>;
 
 /// The snapshots of directories that are being listed.
 #[derive(Debug)]
-pub(super) struct Listings(Mutex<LruCache<NodeId, Snapshot>>);
+pub(super) struct Listings(Mutex<(LruCache<NodeId, Snapshot>, HashSet<NodeId>)>);
 
 impl Default for Listings {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(KEPT)))
+        Self(Mutex::new((LruCache::new(KEPT), HashSet::new())))
     }
 }
 
 impl Listings {
+    /// The snapshot, and whether one was lost to others.
+    fn get(&self, id: NodeId) -> (Option<Snapshot>, bool) {
+        let (kept, lost) = &mut *self.0.lock();
+        (kept.get(&id).map(Arc::clone), lost.contains(&id))
+    }
+
+    fn put(&self, id: NodeId, listing: Snapshot) {
+        let (kept, lost) = &mut *self.0.lock();
+        if let Some((other, _)) = kept.push(id, listing)
+            && other != id
+        {
+            lost.insert(other);
+        }
+    }
+
     /// The directory is known no more, or somebody came to the end of it.
     pub(super) fn forget(&self, id: NodeId) {
-        self.0.lock().pop(&id);
+        let (kept, lost) = &mut *self.0.lock();
+        kept.pop(&id);
+        lost.remove(&id);
     }
 }
 
@@ -82,7 +142,7 @@ fn hashed(name: &[u8]) -> u64 {
     // The same in every snapshot, so without a random key.
     let mut hasher = DefaultHasher::new();
     hasher.write(name);
-    UPPER | hasher.finish() >> 2
+    UPPER | hasher.finish() >> 3
 }
 
 impl Overlay {
@@ -105,7 +165,12 @@ impl Overlay {
         if !node.is_dir() {
             return Err(Errno::NOTDIR);
         }
-        let names = self.snapshot(node, from == 0)?;
+        let listing = self.snapshot(node, from == 0)?;
+        let mut offered = false;
+        let mut each = |listed: &Listed<'_>| {
+            offered = true;
+            each(listed)
+        };
         let number = node.state().number;
         let parent = node.link().map_or(number, |link| link.parent.state().number);
         for (at, (name, number)) in [(&b"."[..], number), (&b".."[..], parent)]
@@ -124,15 +189,20 @@ impl Overlay {
                 return Ok(());
             }
         }
+        let names = &listing.names;
         let left = names
             .get(names.partition_point(|placed| placed.next <= from)..)
             .unwrap_or_default();
-        if left.is_empty() && from > 0 {
-            self.listings.forget(id);
-        }
         for placed in left {
-            if !self.list_one(node, &placed.entry, placed.next, with_nodes, &mut each)? {
+            if !self.list_one(node, placed, &listing, with_nodes, &mut each)? {
                 break;
+            }
+        }
+        if !offered {
+            // The end, at which the kernel has a whole listing to keep.
+            self.listings.forget(id);
+            if !listing.may_be_kept(memory::page_size()) {
+                self.pages_outdated(node);
             }
         }
         Ok(())
@@ -141,8 +211,8 @@ impl Overlay {
     fn list_one(
         &self,
         dir: &Arc<Node>,
-        entry: &Entry,
-        next: u64,
+        Placed { next, entry }: &Placed,
+        listing: &Listing,
         with_nodes: bool,
         each: &mut impl FnMut(&Listed<'_>) -> bool,
     ) -> Result<bool> {
@@ -150,8 +220,12 @@ impl Overlay {
             name: &entry.name,
             kind: entry.kind,
             number: entry.ino,
-            next,
+            next: *next,
             known: None,
+        };
+        let left_out = || {
+            listing.left_out.store(true, Ordering::Relaxed);
+            Ok(true)
         };
         if !with_nodes {
             // A deleted name of the snapshot is still shown, as the kernel does (K51).
@@ -174,11 +248,11 @@ impl Overlay {
                 }
                 Ok(took)
             }
-            Err(Errno::NOENT | Errno::STALE) if self.is_marked_away(dir, &entry.name) => Ok(true),
+            Err(Errno::NOENT | Errno::STALE) if self.is_marked_away(dir, &entry.name) => left_out(),
             // Removed since the snapshot: the name is still given, as the kernel does (K51).
             Err(Errno::NOENT | Errno::STALE) => Ok(each(&listed)),
             // An upper file without its data is left out (K27); what else cannot be used is shown all the same.
-            Err(Errno::PERM) if entry.kind != libc::S_IFDIR && self.in_upper(dir, &entry.name) => Ok(true),
+            Err(Errno::PERM) if entry.kind != libc::S_IFDIR && self.in_upper(dir, &entry.name) => left_out(),
             Err(errno) => {
                 log::debug!("list {}: {errno}", dir.path_of(&entry.name));
                 Ok(each(&listed))
@@ -210,16 +284,24 @@ impl Overlay {
     }
 
     fn snapshot(&self, node: &Arc<Node>, anew: bool) -> Result<Snapshot> {
-        if !anew && let Some(known) = self.listings.0.lock().get(&node.id) {
-            return Ok(Arc::clone(known));
+        let (known, lost) = self.listings.get(node.id);
+        if !anew && let Some(known) = known {
+            return Ok(known);
         }
-        let names = Arc::new(self.merged_names(node)?);
-        self.listings.0.lock().put(node.id, Arc::clone(&names));
-        Ok(names)
+        let names = self.merged_names(node)?;
+        // The kernel may have kept a part of an earlier one.
+        let mixed = lost || known.is_some_and(|known| known.kept && (known.mixed || known.names != names));
+        let listing = Arc::new(Listing {
+            names,
+            kept: anew || lost,
+            mixed,
+            left_out: AtomicBool::new(false),
+        });
+        self.listings.put(node.id, Arc::clone(&listing));
+        Ok(listing)
     }
 
-    /// All names of a directory: the lowers' in their order, then those only in the upper (K50), without the
-    /// whiteouts of any layer (K32).
+    /// All names of a directory in the order of their places (K50), without the whiteouts of any layer (K32).
     fn merged_names(&self, node: &Arc<Node>) -> Result<Vec<Placed>> {
         if node.is_removed() {
             return Ok(Vec::new());
@@ -247,7 +329,7 @@ impl Overlay {
                 Ok(true)
             })?;
         }
-        let mut names = Vec::new();
+        let (mut names, mut last_names) = (Vec::new(), Vec::new());
         if let Some(parts) = parts {
             let between = self.names_between(node, &parts, &mut decided)?;
             names = self.lowest_names(node, parts.last(), &mut decided)?;
@@ -256,7 +338,7 @@ impl Overlay {
                 let entry = decided.get_mut(&name)?.take()?;
                 Some(Placed { next, entry })
             });
-            names.extend(placed);
+            last_names.extend(placed);
             upper_names.retain(|entry| matches!(decided.get(&entry.name), Some(Some(_))));
         }
         let start = names.len();
@@ -273,6 +355,7 @@ impl Overlay {
                 last = placed.next;
             }
         }
+        names.append(&mut last_names);
         Ok(names)
     }
 
@@ -338,5 +421,24 @@ impl Overlay {
     fn shows_in_lower(&self, dir: &OwnedFd, entry: &Entry) -> Result<bool> {
         let odd = matches!(entry.kind, 0 | libc::S_IFCHR);
         Ok(!odd || self.look_lower(dir, &entry.name, true)?.shows())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_go_over_no_page() {
+        // 32 bytes each.
+        assert_eq!(kept_size(std::iter::repeat_n(8, 128), 4096), 4096);
+        assert_eq!(kept_size(std::iter::repeat_n(8, 129), 4096), 4096 + 32);
+        assert_eq!(kept_size(std::iter::repeat_n(1, 127), 4096), 4064);
+        // 280 bytes each, 14 in a page.
+        assert_eq!(kept_size(std::iter::repeat_n(255, 15), 4096), 4096 + 280);
+        assert_eq!(
+            kept_size([255, 9].into_iter().cycle().take(30), 4096),
+            4096 + 3 * 320
+        );
     }
 }

@@ -136,6 +136,7 @@ fn judge(
             _ => None,
         })
     };
+    let speaks = std::env::var_os("PLYFS_ENGINES_ACCEPTED").is_some();
     let (reference, among_programs) = (first(true), first(false));
     let mut cells = BTreeMap::new();
     for (&by, outcome) in outcomes {
@@ -153,7 +154,11 @@ fn judge(
         }
         let mut names = Vec::new();
         for line in &lines {
-            match used.allows(name, by, line) {
+            let allowed = used.allows(name, by, line);
+            if speaks && let Some(short) = allowed {
+                eprintln!("accepted: {name}: {}: {line} ({short})", by.name());
+            }
+            match allowed {
                 Some(short) if names.contains(&short) => {}
                 Some(short) => names.push(short),
                 None => complaints.push(format!("{name}: {}: {line}", by.name())),

@@ -2,12 +2,12 @@
 //! that is first in PATH: for plyfs, a link with that name).
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::compare::Case;
 use super::images::{BASED, CHANGES, DEEP, DEEP_NAME, Images, LAYERED, containerfile};
-use super::nest::{Nest, Who};
+use super::nest::{Nest, Who, finish};
 use super::podman::LOOK;
 use super::programs::{By, layers_of, place, tools};
 use super::seen::Seen;
@@ -26,6 +26,8 @@ pub struct Docker {
     host: String,
     data: PathBuf,
     client: PathBuf,
+    /// The name under which its control groups are.
+    group: String,
 }
 
 impl Docker {
@@ -62,8 +64,10 @@ impl Docker {
         } else {
             "fuse-overlayfs"
         };
+        let group = nest.path.file_name().unwrap().to_string_lossy().into_owned();
         let words = [
             "dockerd",
+            &format!("--cgroup-parent=/{group}"),
             &format!("--data-root={}", at("work/data")),
             "--exec-root=/run/docker",
             "--pidfile=/run/docker.pid",
@@ -88,6 +92,7 @@ impl Docker {
             host,
             data,
             client,
+            group,
         };
         let begun = Instant::now();
         while let Err(said) = docker.docker(&["version"]) {
@@ -171,6 +176,14 @@ impl Drop for Docker {
     fn drop(&mut self) {
         self.stop();
         end_within(&mut self.daemon, Duration::from_secs(15));
+        // Control groups are the machine's. A container that is still paused could not even be killed.
+        let groups = "for group in /sys/fs/cgroup/$1 /sys/fs/cgroup/*/$1; do \
+                          for state in $group/*/freezer.state; do [ ! -e $state ] || echo THAWED >$state; done; \
+                          [ ! -e $group ] || find $group -depth -type d -exec rmdir {} \\; 2>/dev/null; \
+                      done";
+        let mut command = Command::new("sh");
+        command.args(["-c", groups, "sh", &self.group]);
+        finish(command);
     }
 }
 
@@ -182,6 +195,7 @@ pub fn cases() -> Vec<Case<Docker>> {
         case("exec, diff", exec_and_diff),
         case("cp to and from a container", copy),
         case("commit of a running container", commit),
+        case("commit of a running container, with pause", commit_paused),
         case("stop and start", stop_and_start),
         case("kill -9 of the server, and a new start", server_killed),
         case("build with RUN steps", build),
@@ -287,6 +301,45 @@ fn commit(docker: &Docker, seen: &mut Seen) -> Done {
     Ok(())
 }
 
+/// What docker does when nothing else is asked for: the container, in the midst of writing, stands still meanwhile.
+fn commit_paused(docker: &Docker, seen: &mut Seen) -> Done {
+    docker.start("writing", BASED)?;
+    let script = "while :; do echo written >>/opt/log; mkdir -p /opt/d/e; echo x >/opt/d/e/f; rm -r /opt/d /opt/f; echo x >/opt/f; done";
+    docker.docker(&["exec", "-d", "writing", "sh", "-c", script])?;
+    let lines = || docker.docker(&["exec", "writing", "sh", "-c", "wc -l </opt/log"]);
+    if !docker
+        .nest
+        .until(|| lines().is_ok_and(|lines| lines.trim() != "0"))
+    {
+        return Err(format!("nothing is written: {:?}", lines()));
+    }
+    docker.docker(&["commit", "writing", "paused:1"])?;
+    let state = ["inspect", "-f", "{{.State.Status}}", "writing"];
+    seen.value("afterwards", docker.docker(&state)?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let until = format!("--until={}.{:09}", now.as_secs(), now.subsec_nanos());
+    let words = ["events", "--since=10m", &until, "--format={{.Action}}"];
+    let which = [
+        "--filter=container=writing",
+        "--filter=event=pause",
+        "--filter=event=unpause",
+    ];
+    seen.value("events", docker.docker(&[&words[..], &which].concat())?);
+    if seen.all["events"] != "pause\nunpause" {
+        return Err(format!("it was not paused: {:?}", seen.all["events"]));
+    }
+    let before = lines()?;
+    if !docker.nest.until(|| lines().is_ok_and(|lines| lines != before)) {
+        return Err("it does not go on".into());
+    }
+    docker.docker(&["rm", "-f", "writing"])?;
+    // A whole state: no line is cut, and nothing else is changed.
+    let look = "grep -vc '^written$' /opt/log; ls /opt | grep -v '^[df]$'; ls /many | wc -l";
+    let words = ["run", "--rm", "--network=none", "paused:1", "sh", "-c", look];
+    seen.value("run", docker.docker(&words)?);
+    Ok(())
+}
+
 fn stop_and_start(docker: &Docker, seen: &mut Seen) -> Done {
     docker.docker(&["kill", "changed"])?;
     docker.docker(&["start", "changed"])?;
@@ -350,7 +403,7 @@ fn export(docker: &Docker, seen: &mut Seen) -> Done {
     docker.docker(&["create", "--name", "exported", "built:1", "true"])?;
     let file = docker.nest.path.join("tmp/exported.tar");
     docker.docker(&["export", "-o", &file.display().to_string(), "exported"])?;
-    seen.archive("archive", &std::fs::read(&file).unwrap());
+    seen.exported("archive", &std::fs::read(&file).unwrap());
     docker.docker(&["import", &file.display().to_string(), "imported:1"])?;
     docker.docker(&["rm", "exported"])?;
     std::fs::remove_file(&file).unwrap();

@@ -9,7 +9,8 @@
 //! `PLYFS_TEST_BLESS=1` writes them. An engine that is not there is skipped with a line that says so; with
 //! `PLYFS_ENGINES=required` (as `scripts/test` runs it) that is a failure. `PLYFS_ENGINES_BY=kernel,fuse-overlayfs,plyfs`
 //! takes only these ways (the page is then left alone), `PLYFS_ENGINES_CASES=WORD,...` only the cases with such a word in
-//! their names, and `PLYFS_ENGINES_OURS=PROGRAM` lets another program stand in for plyfs, to prove the comparison.
+//! their names, `PLYFS_ENGINES_ACCEPTED=1` prints each difference that is accepted, and `PLYFS_ENGINES_OURS=PROGRAM` lets
+//! another program stand in for plyfs, to prove the comparison.
 
 mod accepted;
 mod buildah;
@@ -91,7 +92,7 @@ fn podman_with_force_mask() {
         By::Kernel => Storage::default(),
         By::FuseOverlayfs | By::Plyfs => Storage {
             overlay: "force_mask = \"0700\"\n",
-            no_mountopt: true,
+            mountopt: None,
         },
     };
     compare(
@@ -104,4 +105,20 @@ fn podman_with_force_mask() {
         |by| Podman::new(by, Who::User, storage(by)),
         &podman::force_mask(),
     );
+}
+
+/// Words of `storage.conf` that podman hands on to who mounts.
+#[test]
+fn podman_with_mountopt() {
+    let storage = Storage {
+        mountopt: Some("nodev,fsync=0,volatile"),
+        ..Storage::default()
+    };
+    for who in [Who::Root, Who::User] {
+        compare(
+            &format!("podman with mountopt, {}", who.name()),
+            |by| Podman::new(by, who, storage),
+            &podman::mountopt(),
+        );
+    }
 }

@@ -88,14 +88,17 @@ fn load_docker(podman: &Podman, seen: &mut Seen) -> Done {
     Ok(())
 }
 
-fn image_mount(podman: &Podman, seen: &mut Seen) -> Done {
-    let dir = podman.inside(&["podman", "image", "mount", LAYERED])?;
+/// What comes of changes to a tree that cannot be changed.
+fn writes_fail(podman: &Podman, seen: &mut Seen, dir: &str) -> Done {
     let script = "cd \"$1\" || exit; for what in 'touch new' 'rm opt/new' 'chmod 700 opt' 'mv opt/new opt/x' 'mkdir d'; do \
                   $what; echo \"$what: $?\"; done 2>&1";
-    seen.value(
-        "writes",
-        podman.inside(&["sh", "-c", script, "sh", dir.trim_end()])?,
-    );
+    seen.value("writes", podman.inside(&["sh", "-c", script, "sh", dir])?);
+    Ok(())
+}
+
+fn image_mount(podman: &Podman, seen: &mut Seen) -> Done {
+    let dir = podman.inside(&["podman", "image", "mount", LAYERED])?;
+    writes_fail(podman, seen, dir.trim_end())?;
     // A second look while it is mounted, and a container beside it.
     seen.value(
         "run beside it",
@@ -468,6 +471,68 @@ fn several(podman: &Podman, seen: &mut Seen) -> Done {
     for (number, child) in children.into_iter().enumerate() {
         seen.value(&format!("container {number}"), child.join().unwrap().ok("run")?);
     }
+    Ok(())
+}
+
+/// With words for who mounts: a container's changes, which stay, and a view that cannot be changed.
+pub fn mountopt() -> Vec<Case<Podman>> {
+    let case = |name, run| Case { name, run };
+    vec![
+        case("import of a tar archive", import),
+        case("load of a docker archive of five layers", load_docker),
+        case("words reach who mounts", words_reach),
+        case("exec, diff", exec_and_diff),
+        case("commit of a running container", commit),
+        case("stop and start", stop_and_start),
+        case("kill -9 of the server, and a new start", server_killed),
+        case("`ro` in mountopt", ro_in_mountopt),
+        case("rm, rmi, system reset: nothing is left over", left::nothing_left),
+    ]
+}
+
+fn words_reach(podman: &Podman, seen: &mut Seen) -> Done {
+    podman.podman(&["create", "--name", "words", LAYERED, "true"])?;
+    let dir = podman.inside(&["podman", "mount", "words"])?;
+    let (told, words): (_, &[&str]) = if podman.by == By::Kernel {
+        let find = ["grep", "-F", dir.trim_end(), "/proc/self/mounts"];
+        (podman.inside(&find)?, &["volatile"])
+    } else {
+        (format!("{:?}", podman.servers()), &["volatile", "fsync=0"])
+    };
+    if let Some(word) = words.iter().find(|&&word| !told.contains(word)) {
+        return Err(format!("`{word}` is not in {told}"));
+    }
+    seen.value("where", dir.trim_end().ends_with("/merged"));
+    podman.inside(&["podman", "umount", "words"])?;
+    podman.podman(&["rm", "words"])?;
+    Ok(())
+}
+
+fn ro_in_mountopt(podman: &Podman, seen: &mut Seen) -> Done {
+    podman.podman(&["create", "--name", "ro", LAYERED, "true"])?;
+    let conf = podman.nest.path.join("storage.conf");
+    let other = podman.nest.path.join("ro.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    let with_ro = text.replace("mountopt = \"nodev", "mountopt = \"nodev,ro");
+    assert_ne!(text, with_ro);
+    std::fs::write(&other, with_ro).unwrap();
+    let variable = format!("CONTAINERS_STORAGE_CONF={}", other.display());
+    let with_ro = ["env", &variable[..], "podman"];
+    let dir = podman.inside(&[&with_ro[..], &["mount", "ro"]].concat())?;
+    let tree = podman.tree(dir.trim_end(), &["--skip", SKIP])?;
+    seen.tree("container", &tree);
+    writes_fail(podman, seen, dir.trim_end())?;
+    let image = podman.image_tree(LAYERED, &["--skip", SKIP])?;
+    // The container's own root is younger.
+    let other: Vec<_> = tree
+        .lines()
+        .filter(|line| !line.starts_with(". ") && !image.lines().any(|known| known == *line))
+        .collect();
+    if !other.is_empty() || tree.lines().count() != image.lines().count() {
+        return Err(format!("other than in its image: {other:?}"));
+    }
+    podman.inside(&[&with_ro[..], &["umount", "ro"]].concat())?;
+    podman.podman(&["rm", "ro"])?;
     Ok(())
 }
 

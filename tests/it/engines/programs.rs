@@ -72,13 +72,25 @@ pub struct Podman {
 }
 
 /// What `storage.conf` can say beside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// Lines of `[storage.options.overlay]`.
     pub overlay: &'static str,
-    /// Without `mountopt`, so that a mount program gets empty words.
-    pub no_mountopt: bool,
+    /// The words of `mountopt`; without it a mount program gets empty words.
+    pub mountopt: Option<&'static str>,
 }
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage {
+            overlay: "",
+            mountopt: Some("nodev"),
+        }
+    }
+}
+
+/// A word that only mount programs know; `volatile` says the same to the kernel's overlay.
+const NOT_FOR_THE_KERNEL: &str = ",fsync=0";
 
 impl Podman {
     pub fn new(by: By, who: Who, storage: Storage) -> Result<Self, String> {
@@ -91,8 +103,12 @@ impl Podman {
              [storage.options.overlay]\n{}\n",
             storage.overlay
         );
-        if !storage.no_mountopt {
-            text += "mountopt = \"nodev\"\n";
+        match storage.mountopt {
+            Some(words) if by == By::Kernel => {
+                text += &format!("mountopt = {:?}\n", words.replace(NOT_FOR_THE_KERNEL, ""))
+            }
+            Some(words) => text += &format!("mountopt = {words:?}\n"),
+            None => {}
         }
         if let Some(program) = &program {
             text += &format!("mount_program = {program:?}\n");

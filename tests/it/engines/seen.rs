@@ -87,49 +87,12 @@ impl Seen {
 
     /// The entries of the archive of a layer.
     pub fn archive(&mut self, label: &str, bytes: &[u8]) {
-        let mut archive = tar::Archive::new(bytes);
-        let mut count = 0;
-        let mut twice = BTreeSet::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let path = entry.path_bytes().escape_ascii().to_string();
-            let path = path.trim_end_matches('/').to_owned();
-            let header = entry.header().clone();
-            let mut set =
-                |field: &str, value: String| set(&mut self.told, format!("{label}: {path}: {field}"), value);
-            if !twice.insert(path.clone()) {
-                set("listed", "twice".into());
-                continue;
-            }
-            set("type", format!("{:?}", header.entry_type()));
-            set("mode", format!("{:o}", header.mode().unwrap()));
-            set(
-                "owner",
-                format!("{}:{}", header.uid().unwrap(), header.gid().unwrap()),
-            );
-            set("modified", time(&format!("{}000000000", header.mtime().unwrap())));
-            if let Some(target) = entry.link_name_bytes() {
-                set("to", target.escape_ascii().to_string());
-            }
-            let extensions: Vec<_> = entry.pax_extensions().unwrap().into_iter().flatten().collect();
-            for extension in extensions {
-                let extension = extension.unwrap();
-                if let Some(name) = extension.key().unwrap().strip_prefix("SCHILY.xattr.") {
-                    set(name, extension.value_bytes().escape_ascii().to_string());
-                }
-            }
-            let mut data = Vec::new();
-            std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
-            if header.entry_type() == tar::EntryType::Regular {
-                set("size", data.len().to_string());
-                set(
-                    "data",
-                    crate::common::images::image::sha256(&data)[..16].to_owned(),
-                );
-            }
-            count += 1;
-        }
-        set(&mut self.told, format!("{label}: names"), count.to_string());
+        entries(&mut self.told, label, bytes);
+    }
+
+    /// The entries of the archive of a whole tree, which the engine made by reading it and nothing else.
+    pub fn exported(&mut self, label: &str, bytes: &[u8]) {
+        entries(&mut self.all, label, bytes);
     }
 
     /// One line for each observation that the other has not, or has otherwise: `NAME: HERE value, THERE value`.
@@ -188,4 +151,50 @@ fn time(nanoseconds: &str) -> String {
     } else {
         nanoseconds.to_owned()
     }
+}
+
+/// What an archive has, entry by entry.
+fn entries(to: &mut BTreeMap<String, String>, label: &str, bytes: &[u8]) {
+    let mut archive = tar::Archive::new(bytes);
+    let mut count = 0;
+    let mut twice = BTreeSet::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path_bytes().escape_ascii().to_string();
+        let path = path.trim_end_matches('/').to_owned();
+        let header = entry.header().clone();
+        let mut set = |field: &str, value: String| set(to, format!("{label}: {path}: {field}"), value);
+        if !twice.insert(path.clone()) {
+            set("listed", "twice".into());
+            continue;
+        }
+        set("type", format!("{:?}", header.entry_type()));
+        set("mode", format!("{:o}", header.mode().unwrap()));
+        set(
+            "owner",
+            format!("{}:{}", header.uid().unwrap(), header.gid().unwrap()),
+        );
+        set("modified", time(&format!("{}000000000", header.mtime().unwrap())));
+        if let Some(target) = entry.link_name_bytes() {
+            set("to", target.escape_ascii().to_string());
+        }
+        let extensions: Vec<_> = entry.pax_extensions().unwrap().into_iter().flatten().collect();
+        for extension in extensions {
+            let extension = extension.unwrap();
+            if let Some(name) = extension.key().unwrap().strip_prefix("SCHILY.xattr.") {
+                set(name, extension.value_bytes().escape_ascii().to_string());
+            }
+        }
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
+        if header.entry_type() == tar::EntryType::Regular {
+            set("size", data.len().to_string());
+            set(
+                "data",
+                crate::common::images::image::sha256(&data)[..16].to_owned(),
+            );
+        }
+        count += 1;
+    }
+    set(to, format!("{label}: names"), count.to_string());
 }

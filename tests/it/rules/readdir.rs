@@ -314,3 +314,191 @@ fn k53_names_that_are_not_utf8_and_odd_names() {
         }
     });
 }
+
+/// K53 where a kept listing fills whole pages: the kernel keeps an entry in 24 bytes and its name, aligned to 8.
+#[test]
+fn k53_a_place_that_went_away_in_a_listing_of_whole_pages() {
+    // SAFETY: the call takes a number.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
+    let in_page = page / 32;
+    // The listing may also be kept in parts, of before and of after a change.
+    for (pages, in_upper, in_parts) in [
+        (1, false, false),
+        (1, true, false),
+        (3, false, false),
+        (3, true, false),
+        (1, false, true),
+        (3, true, true),
+    ] {
+        // One is removed, the dots are kept too.
+        let count = pages * in_page - 2 + 1;
+        let nodes: Vec<_> = std::iter::once(dir("d"))
+            .chain((0..count).map(|i| file(format!("d/{i:06}"), "")))
+            .collect();
+        let scenario = Scenario::new("k53 whole pages");
+        let scenario = if in_upper {
+            scenario.upper(&nodes)
+        } else {
+            scenario.lower(&nodes)
+        };
+        scenario.run(|env| {
+            let open = || sys::open(env.m("d"), libc::O_RDONLY | libc::O_DIRECTORY).unwrap();
+            let whole = |left: usize| {
+                let given = sys::names(env.m("d")).map(|names| names.len());
+                env.eq(format!("another reader is given {left}"), given, Ok(left));
+            };
+            whole(count);
+            let fd = open();
+            let mut seen = plain(&sys::getdents(&fd, 1024).unwrap());
+            let remove = |name: &OsString| env.ok("unlink", || sys::unlink(env.m("d").join(name)));
+            remove(seen.last().unwrap());
+            if in_parts {
+                let other = open();
+                let given = plain(&sys::getdents(&other, 400).unwrap());
+                remove(given.last().unwrap());
+                whole(count - 2);
+            } else {
+                whole(count - 1);
+            }
+            seen.extend(plain(&sys::rest_of(&fd).unwrap()));
+            env.eq("names given", seen.len(), count);
+            env.eq("each once", seen.iter().collect::<BTreeSet<_>>().len(), count);
+            // Which name was removed is the side's own affair.
+            for name in sys::names(env.m("d")).unwrap() {
+                sys::unlink(env.m("d").join(name)).unwrap();
+            }
+            env.ok("rmdir", || sys::rmdir(env.m("d")));
+        });
+    }
+}
+
+/// A reader that goes back and forth, and what it was given since the beginning.
+struct Reader {
+    fd: sys::Fd,
+    seen: Vec<(OsString, i64)>,
+}
+
+/// K50, K51, K53: each reader gets what is there throughout exactly once, with several lowers, copy-ups, removals and
+/// replacements, other readers, and positions gone back to.
+#[test]
+fn k53_readers_and_changes_at_random() {
+    const STEPS: usize = 900;
+    let numbered =
+        |word: &'static str, count: usize| (0..count).map(move |i| file(format!("d/{word}{i:04}"), "x"));
+    let lower = |word: &'static str, more: &'static str| -> Vec<Node> {
+        let shared = numbered("both", 10);
+        std::iter::once(dir("d"))
+            .chain(numbered(word, 30))
+            .chain(numbered(more, 8))
+            .chain(shared)
+            .collect()
+    };
+    // Names of 8 bytes, so that a listing fills whole pages now and then.
+    let steady: Vec<String> = [
+        ("lowa", 30),
+        ("lowb", 30),
+        ("lowc", 30),
+        ("uppr", 14),
+        ("both", 10),
+    ]
+    .into_iter()
+    .flat_map(|(word, count)| (0..count).map(move |i| format!("{word}{i:04}")))
+    .collect();
+    for (seed, dir_in_upper, ours) in [
+        (1, true, &[][..]),
+        (2, false, &[][..]),
+        (3, true, &["timeout=0"][..]),
+    ] {
+        let mut upper: Vec<_> = (0..70).map(|i| dir(format!("other{i}"))).collect();
+        upper.extend((0..70).map(|i| file(format!("other{i}/f"), "")));
+        if dir_in_upper {
+            upper.push(dir("d"));
+            upper.extend(numbered("uppr", 14));
+        }
+        let steady: Vec<_> = steady
+            .iter()
+            .filter(|name| dir_in_upper || !name.starts_with("uppr"))
+            .collect();
+        let scenario = Scenario::new("k53 at random")
+            .lower(&lower("lowa", "gona"))
+            .below(&lower("lowb", "gonb"))
+            .below(&lower("lowc", "gonc"))
+            .upper(&upper)
+            .ours(ours);
+        scenario.run(|env| {
+            let mut state: u64 = seed;
+            let mut random = |below: usize| {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                (state >> 33) as usize % below
+            };
+            let at = |name: &str| env.m("d").join(name);
+            let open = || Reader {
+                fd: sys::open(env.m("d"), libc::O_RDONLY | libc::O_DIRECTORY).unwrap(),
+                seen: Vec::new(),
+            };
+            let right = |what: &str, names: &[OsString]| {
+                for name in &steady {
+                    let times = names.iter().filter(|seen| *seen == name.as_str()).count();
+                    if times != 1 {
+                        env.fail(format!("{what}: {name} was given {times} times"));
+                    }
+                }
+                if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
+                    env.fail(format!("{what}: a name was given twice"));
+                }
+            };
+            let mut readers: Vec<Reader> = (0..4).map(|_| open()).collect();
+            for step in 0..STEPS {
+                let (what, which, number) = (random(16), random(4), random(1 << 20));
+                let any = steady[number % steady.len()].as_str();
+                let gone = format!("gon{}{:04}", ["a", "b", "c"][number % 3], number % 8);
+                match what {
+                    0 => env.ok("copy-up", || sys::append(at(any), "y")),
+                    1 => {
+                        sys::put(at("replaces"), "z").unwrap();
+                        env.ok("replace", || sys::rename(at("replaces"), at(any)));
+                    }
+                    2 => drop(sys::unlink(at(&gone))),
+                    3 => env.ok("make again", || sys::put(at(&gone), "again")),
+                    4 | 5 => env.ok("make", || sys::put(at(&format!("made{:04}", number % 20)), "")),
+                    6 | 7 => drop(sys::unlink(at(&format!("made{:04}", number % 20)))),
+                    8 if number % 8 == 0 => {
+                        // More directories than the server keeps listings of.
+                        for i in 0..70 {
+                            env.check(
+                                "other",
+                                sys::names(env.m(format!("other{i}"))).map(|n| n.len()) == Ok(1),
+                            );
+                        }
+                    }
+                    8 | 9 => right(
+                        &format!("step {step}, a fresh reader"),
+                        &sys::names(env.m("d")).unwrap(),
+                    ),
+                    10 => {
+                        // telldir and seekdir, rewinddir.
+                        let reader = &mut readers[which];
+                        let back = reader.seen.len().min(1 + number % 40);
+                        reader.seen.truncate(reader.seen.len() - back);
+                        let to = reader.seen.last().map_or(0, |(_, off)| *off);
+                        env.check("seek", sys::lseek(&reader.fd, to, libc::SEEK_SET) == Ok(to));
+                    }
+                    _ => {
+                        let reader = &mut readers[which];
+                        let some = sys::getdents(&reader.fd, 100 + number % 1500).unwrap();
+                        if some.is_empty() {
+                            let names: Vec<_> = reader.seen.drain(..).map(|(name, _)| name).collect();
+                            right(&format!("step {step}, reader {which}"), &names);
+                            *reader = open();
+                        }
+                        reader
+                            .seen
+                            .extend(some.into_iter().map(|entry| (entry.name, entry.off)));
+                    }
+                }
+            }
+        });
+    }
+}
