@@ -64,14 +64,6 @@ impl Place {
     }
 }
 
-/// Whether `inner` is `outer` or lies anywhere below it.
-///
-/// # Errors
-/// What openat(2) or statx(2) say on the way up.
-pub fn is_inside(inner: (&Place, BorrowedFd<'_>), outer: &Place) -> Result<bool> {
-    first_outside(inner, &[outer]).map(|found| found.is_some())
-}
-
 /// One of `outer` that is `inner` or that `inner` lies anywhere below; `None` if there is none.
 ///
 /// # Errors

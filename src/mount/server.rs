@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
@@ -237,7 +237,9 @@ fn report(pipe: &mut Option<File>, report: &Report) -> Result<(), MountError> {
         return Ok(());
     };
     let failed = MountError::io("cannot report to", Path::new("the waiting command"));
-    match serde_json::to_writer(&mut pipe, report).map_err(std::io::Error::from) {
+    // In one go: each piece would wake the other side.
+    let told = serde_json::to_vec(report).map_err(std::io::Error::from);
+    match told.and_then(|text| pipe.write_all(&text)) {
         // It was killed while it waited; the mount was asked for and stays.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(failed),

@@ -13,7 +13,7 @@ use super::helper;
 use super::in_use;
 use super::layer::StoredLayer;
 use super::mountinfo::{self, MountEntry};
-use super::place::{Place, first_outside, is_inside};
+use super::place::{Place, first_outside};
 use super::registry;
 use crate::sys::{Errno, fusedev};
 
@@ -254,18 +254,15 @@ fn check_pair(upper: Opened<'_>, work: Opened<'_>) -> Result<(), MountError> {
 
 /// K4: the lower is not a part of what is written to.
 fn check_lower(lower: Opened<'_>, upper: &Place, work: &Place) -> Result<(), MountError> {
-    for (role, other) in [(Role::Upper, upper), (Role::Work, work)] {
-        if inside(lower, other, Role::Lower)? {
-            let same = lower.0.is(other);
-            return Err(MountError::LowerInside {
-                lower: lower.0.path.clone(),
-                role,
-                other: other.path.clone(),
-                same,
-            });
-        }
-    }
-    Ok(())
+    let Some(other) = outside(lower, &[upper, work], Role::Lower)? else {
+        return Ok(());
+    };
+    Err(MountError::LowerInside {
+        lower: lower.0.path.clone(),
+        role: if other.is(upper) { Role::Upper } else { Role::Work },
+        other: other.path.clone(),
+        same: lower.0.is(other),
+    })
 }
 
 /// K4: no lower is there twice, and none lies in another one.
@@ -284,12 +281,7 @@ fn check_lowers(places: &[Place], lowers: &[OwnedFd]) -> Result<(), MountError> 
     for (index, (place, lower)) in places.iter().zip(lowers).enumerate() {
         let others = places.iter().enumerate().filter(|(other, _)| *other != index);
         let others: Vec<&Place> = others.map(|(_, other)| other).collect();
-        let found = first_outside((place, lower.as_fd()), &others).map_err(|errno| MountError::Open {
-            role: Role::Lower,
-            path: place.path.clone(),
-            errno,
-        })?;
-        if let Some(outer) = found {
+        if let Some(outer) = outside((place, lower.as_fd()), &others, Role::Lower)? {
             return Err(nested(place, outer));
         }
     }
@@ -297,7 +289,12 @@ fn check_lowers(places: &[Place], lowers: &[OwnedFd]) -> Result<(), MountError> 
 }
 
 fn inside(inner: Opened<'_>, outer: &Place, role: Role) -> Result<bool, MountError> {
-    is_inside(inner, outer).map_err(|errno| MountError::Open {
+    outside(inner, &[outer], role).map(|found| found.is_some())
+}
+
+/// One of `outer` that `inner` is or lies below.
+fn outside<'a>(inner: Opened<'_>, outer: &[&'a Place], role: Role) -> Result<Option<&'a Place>, MountError> {
+    first_outside(inner, outer).map_err(|errno| MountError::Open {
         role,
         path: inner.0.path.clone(),
         errno,

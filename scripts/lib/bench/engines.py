@@ -30,6 +30,7 @@ parser.add_argument("--layers", default="1,10,50,125")
 parser.add_argument("--files", default="10000,100000")
 parser.add_argument("--json")
 parser.add_argument("--markdown", type=Path)
+parser.add_argument("--after", type=Path)
 args = parser.parse_args()
 parts, places = args.only.split(","), args.on.split(",")
 if not set(parts) <= set(PARTS) or not set(places) <= {"disk", "memory"} or args.runs < 1:
@@ -153,7 +154,7 @@ netns = "none"
 log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
-events_logger = "none"
+events_logger = "file"
 runtime = "crun"
 """
 
@@ -166,15 +167,18 @@ class Podman:
         self.at.mkdir()
         for name in ("home", "runtime", "tmp"):
             (self.at / name).mkdir(mode=0o700)
+        # podman takes at most 50 bytes of it.
+        run_root = Path("/run") / system.replace(" ", "-")
+        run_root.mkdir(mode=0o700, exist_ok=True)
         program = {KERNEL: None, FUSE_OVERLAYFS: "/usr/bin/fuse-overlayfs", PLYFS: args.program}[system]
-        conf = (f'[storage]\ndriver = "overlay"\ngraphroot = "{self.at}/graph"\nrunroot = "{self.at}/run"\n'
+        conf = (f'[storage]\ndriver = "overlay"\ngraphroot = "{self.at}/graph"\nrunroot = "{run_root}"\n'
                 f'rootless_storage_path = "{self.at}/graph"\n[storage.options.overlay]\nmountopt = "nodev"\n')
         if program:
             conf += f'mount_program = "{program}"\n'
         (self.at / "storage.conf").write_text(conf)
         (self.at / "containers.conf").write_text(CONTAINERS_CONF)
         if rootless:
-            run(["chown", "-R", "1001:1001", self.at])
+            run(["chown", "-R", "1001:1001", self.at, run_root])
         self.words = ["setpriv", "--reuid=1001", "--regid=1001", "--init-groups"] if rootless else []
         self.environment = {**os.environ, "CONTAINERS_STORAGE_CONF": f"{self.at}/storage.conf",
                             "CONTAINERS_CONF": f"{self.at}/containers.conf", "HOME": f"{self.at}/home", "TMPDIR": f"{self.at}/tmp"}
@@ -266,12 +270,13 @@ def small_layer(archive, number: int, deb: Path) -> None:
 def markdown(path: Path) -> None:
     """The tables, between the markers of the page if it has them."""
     tables = ["Measured on " + ", ".join(f"{key}: {value}" for key, value in machine().items() if value) + ".\n"
-              f"Seconds, medians of {args.runs} runs; in brackets the ratio to fuse-overlayfs of the same run.\n"]
+              "Seconds, medians of so many runs as the tables say; in brackets the ratio to fuse-overlayfs of the same run.\n"]
     titles = list(dict.fromkeys((row["part"], row.get("files")) for row in results))
     for part, files in titles:
         rows = [row for row in results if (row["part"], row.get("files")) == (part, files)]
         systems = list(dict.fromkeys(row["system"] for row in rows))
-        title = part + (f", {files:,} files" if files else "")
+        runs = len(rows[0]["seconds"])
+        title = part + (f", {files:,} files" if files else "") + (f", {runs} runs" if runs > 1 else ", one run")
         tables.append(f"### {title[0].upper()}{title[1:]}\n\n| layers | step | {' | '.join(systems)} |\n|---|---|{'---|' * len(systems)}")
         for layers, step in dict.fromkeys((row["layers"], row["step"]) for row in rows):
             cells = []
@@ -299,6 +304,8 @@ for place in places:
         else:
             sys.exit("bench: the Debian tree is missing, which mmdebstrap makes")
         remove(at)
+if args.after:
+    results[:0] = json.loads(args.after.read_text())["results"]
 if args.json:
     Path(args.json).write_text(json.dumps({"runs": args.runs, "machine": machine(), "results": results}, indent=1))
 if args.markdown:

@@ -43,6 +43,8 @@ def make(at: Path, files: int, layers: int) -> list[Path]:
         for number in range(changes):
             replaced = (layer * 104729 + number * 31) % below
             _put(paths[layer] / _name(replaced), replaced + layer)
+        # After them: a layer that both has and deletes a name is read in more than one way.
+        for number in range(changes):
             gone = Path(_name((layer * 15485863 + number * 17 + 5) % below))
             mark = paths[layer] / gone.parent / f".wh.{gone.name}"
             if not (paths[layer] / gone).exists():
