@@ -67,7 +67,7 @@ def kinds(seconds: dict[str, dict[str, list[float]]], title: dict) -> None:
                 continue
             median = statistics.median(times[step])
             results.append({**title, "step": step, "system": system, "median": median, "ratio": median / theirs,
-                            "seconds": times[step]})
+                            "seconds": times[step], "runs": len(times[step])})
             words.append(f"{system} {median:.4f}" + ("" if system == FUSE_OVERLAYFS else f" ({median / theirs:.2f})"))
         print(f"  {step:32} " + "   ".join(words), flush=True)
 
@@ -165,11 +165,13 @@ class Podman:
     def __init__(self, at: Path, system: str, rootless: bool) -> None:
         self.at, self.rootless = at / system.replace(" ", "-"), rootless
         self.at.mkdir()
-        for name in ("home", "runtime", "tmp"):
+        for name in ("home", "tmp"):
             (self.at / name).mkdir(mode=0o700)
-        # podman takes at most 50 bytes of it.
+        # podman takes paths of at most 50 bytes here, and waits for things that never come where they are longer.
         run_root = Path("/run") / system.replace(" ", "-")
-        run_root.mkdir(mode=0o700, exist_ok=True)
+        runtime = Path("/run") / f"user-{system.replace(' ', '-')}"
+        for directory in (run_root, runtime):
+            directory.mkdir(mode=0o700, exist_ok=True)
         program = {KERNEL: None, FUSE_OVERLAYFS: "/usr/bin/fuse-overlayfs", PLYFS: args.program}[system]
         conf = (f'[storage]\ndriver = "overlay"\ngraphroot = "{self.at}/graph"\nrunroot = "{run_root}"\n'
                 f'rootless_storage_path = "{self.at}/graph"\n[storage.options.overlay]\nmountopt = "nodev"\n')
@@ -178,12 +180,12 @@ class Podman:
         (self.at / "storage.conf").write_text(conf)
         (self.at / "containers.conf").write_text(CONTAINERS_CONF)
         if rootless:
-            run(["chown", "-R", "1001:1001", self.at, run_root])
+            run(["chown", "-R", "1001:1001", self.at, run_root, runtime])
         self.words = ["setpriv", "--reuid=1001", "--regid=1001", "--init-groups"] if rootless else []
         self.environment = {**os.environ, "CONTAINERS_STORAGE_CONF": f"{self.at}/storage.conf",
                             "CONTAINERS_CONF": f"{self.at}/containers.conf", "HOME": f"{self.at}/home", "TMPDIR": f"{self.at}/tmp"}
         if rootless:
-            self.environment["XDG_RUNTIME_DIR"] = f"{self.at}/runtime"
+            self.environment["XDG_RUNTIME_DIR"] = str(runtime)
         else:
             self.environment.pop("XDG_RUNTIME_DIR", None)
 
@@ -275,7 +277,7 @@ def markdown(path: Path) -> None:
     for part, files in titles:
         rows = [row for row in results if (row["part"], row.get("files")) == (part, files)]
         systems = list(dict.fromkeys(row["system"] for row in rows))
-        runs = len(rows[0]["seconds"])
+        runs = rows[0]["runs"]
         title = part + (f", {files:,} files" if files else "") + (f", {runs} runs" if runs > 1 else ", one run")
         tables.append(f"### {title[0].upper()}{title[1:]}\n\n| layers | step | {' | '.join(systems)} |\n|---|---|{'---|' * len(systems)}")
         for layers, step in dict.fromkeys((row["layers"], row["step"]) for row in rows):
@@ -293,6 +295,16 @@ def markdown(path: Path) -> None:
     path.write_text(text)
 
 
+def keep() -> None:
+    """What is measured so far: a part that fails does not take the others with it."""
+    if args.json:
+        Path(args.json).write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+    if args.markdown:
+        markdown(args.markdown)
+
+
+if args.after:
+    results.extend(json.loads(args.after.read_text())["results"])
 for place in places:
     for part in parts:
         at = args.scratch / place / part
@@ -304,9 +316,4 @@ for place in places:
         else:
             sys.exit("bench: the Debian tree is missing, which mmdebstrap makes")
         remove(at)
-if args.after:
-    results[:0] = json.loads(args.after.read_text())["results"]
-if args.json:
-    Path(args.json).write_text(json.dumps({"runs": args.runs, "machine": machine(), "results": results}, indent=1))
-if args.markdown:
-    markdown(args.markdown)
+        keep()
