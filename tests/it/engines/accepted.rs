@@ -32,6 +32,13 @@ const EXPORTED_LINKS: &[&str] = &[
     "archive: opt/dir/new-link: *",
 ];
 
+/// `--uidmap` with one range, whichever program mounts.
+const MAPPED_TWICE: &str = "podman gives lowers whose ids are mapped (mapped/0/l/NAME) and uidmapping= too: the image's files show as \
+                            nobody's";
+/// `--uidmap` with two ranges, likewise.
+const SHORTENED_PATH: &str =
+    "podman names a layer by a path that it shortened (l/NAME/../diff1), and that is not there";
+
 const ACCEPTED: &[Accepted] = &[
     // What the engine itself cannot do.
     Accepted {
@@ -157,8 +164,7 @@ const ACCEPTED: &[Accepted] = &[
         cases: &["--uidmap, one range"],
         by: FUSE,
         lines: &["fails: *crun: open*No such file or directory*"],
-        short: "podman gives lowers whose ids are mapped (mapped/0/l/NAME) and uidmapping= too: the image's files show as \
-                nobody's",
+        short: MAPPED_TWICE,
     },
     Accepted {
         engines: &["a Debian"],
@@ -179,22 +185,21 @@ const ACCEPTED: &[Accepted] = &[
         cases: &["--uidmap, one range"],
         by: By::Plyfs,
         lines: &["fails: *crun: open*No such file or directory*"],
-        short: "podman gives lowers whose ids are mapped (mapped/0/l/NAME) and uidmapping= too: the image's files show as \
-                nobody's",
+        short: MAPPED_TWICE,
     },
     Accepted {
         engines: &["podman, root"],
         cases: &["--uidmap, two ranges"],
         by: FUSE,
         lines: &["fails: *creating overlay mount*mapped/0/l/diff1*"],
-        short: "podman names a layer by a path that it shortened (l/NAME/../diff1), and that is not there",
+        short: SHORTENED_PATH,
     },
     Accepted {
         engines: &["podman, root"],
         cases: &["--uidmap, two ranges"],
         by: By::Plyfs,
         lines: &["fails: *creating overlay mount*mapped/0/l/diff1*"],
-        short: "podman names a layer by a path that it shortened (l/NAME/../diff1), and that is not there",
+        short: SHORTENED_PATH,
     },
     // Owners and modes that are stated.
     Accepted {
