@@ -23,7 +23,7 @@ use super::node::{Node, NodeId, Parts};
 use super::{Overlay, foreign};
 use crate::sys::dirent::{self, Entry};
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, Result, at, memory};
+use crate::sys::{Errno, Result, at};
 
 /// One entry as it is handed out.
 #[derive(Debug)]
@@ -204,7 +204,7 @@ impl Overlay {
         if !offered {
             // The end, at which the kernel has a whole listing to keep.
             self.listings.forget(id);
-            if !listing.may_be_kept(memory::page_size()) {
+            if !listing.may_be_kept(rustix::param::page_size().max(1)) {
                 self.pages_outdated(node);
             }
         }

@@ -1,4 +1,4 @@
-//! Giving memory back, and how large its pages are.
+//! Giving memory back.
 
 /// Hands freed memory back to the system, where the allocator keeps it otherwise.
 pub fn trim() {
@@ -8,11 +8,4 @@ pub fn trim() {
     #[cfg(not(target_env = "gnu"))]
     let released = false;
     log::debug!("memory given back: {released}");
-}
-
-/// The size of a page, bytes.
-pub fn page_size() -> usize {
-    // SAFETY: the call takes a number and reads what the system told the process at its start.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).map_or(4096, |size| size.max(1))
 }
