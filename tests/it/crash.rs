@@ -624,14 +624,7 @@ impl Trial {
     fn unmount(&self, dead: bool) -> Result<(), String> {
         let flags = if dead { libc::MNT_DETACH } else { 0 };
         let until = Instant::now() + Duration::from_secs(60);
-        // A program being started by a parallel test may hold our descriptors for the moment between fork and exec.
-        loop {
-            match sys::umount(self.merged(), flags) {
-                Ok(()) => break,
-                Err(sys::EBUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
-                Err(e) => return Err(format!("umount: {e:?}")),
-            }
-        }
+        sys::umount(self.merged(), flags).map_err(|e| format!("umount: {e:?}"))?;
         // Long, for it writes out the whole file system that holds the upper.
         while !servers_of(self.merged()).is_empty() {
             if Instant::now() > until {

@@ -419,15 +419,7 @@ impl Mounted {
     fn end(&mut self) -> Result<(), String> {
         self.live = false;
         let servers = servers_of(&self.merged);
-        // A program being started by a parallel test may hold our descriptors for the moment between fork and exec.
-        let until = Instant::now() + Duration::from_secs(3);
-        loop {
-            match sys::umount(&self.merged, 0) {
-                Ok(()) => break,
-                Err(sys::EBUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
-                Err(e) => return Err(format!("{e:?}")),
-            }
-        }
+        sys::umount(&self.merged, 0).map_err(|e| format!("{e:?}"))?;
         wait_for(&servers, &self.merged)
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// An error number that prints as its name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -543,8 +544,16 @@ pub fn mount(source: &str, target: &Path, kind: &str, flags: u64, data: impl AsR
     })
 }
 
+/// Unmounts. What is busy is tried again for three seconds: a program being started by a parallel test may hold our
+/// descriptors for the moment between fork and exec.
 pub fn umount(target: &Path, flags: i32) -> R {
-    done(unsafe { libc::umount2(c(target).as_ptr(), flags) })
+    let until = Instant::now() + Duration::from_secs(3);
+    loop {
+        match done(unsafe { libc::umount2(c(target).as_ptr(), flags) }) {
+            Err(EBUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            answer => return answer,
+        }
+    }
 }
 
 /// Every path below `root`, parents before their children, symlinks not followed, `root` itself not included.

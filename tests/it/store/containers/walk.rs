@@ -186,7 +186,7 @@ set -u; export LC_ALL=C
 a=$("$P" container mount m1 2>/dev/null) & "$P" container mount m2 > /dev/null 2>&1; wait
 "$P" unshare sh -c "ls '$S'/overlay/*/merged/etc/motd | wc -l; touch '$S'/overlay/*/merged/etc/motd"
 ls "$S"/overlay/*/merged | grep -c motd
-"$P" list --json | grep -c '"merged"'
+"$P" list --json | grep -c "\"merged\": *\"$S/"
 "$P" container run --name run base:1 sleep 1234.25 2>/dev/null & pid=$!
 for i in $(seq 100); do "$P" container ls | grep -q running && break; sleep 0.1; done
 kill -9 $pid; wait $pid 2>/dev/null
