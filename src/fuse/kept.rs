@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use crate::overlay::NodeId;
-use crate::sys::fusectl;
+use crate::sys::{fusectl, memory};
 
 /// A file registered with the kernel; unregistered when dropped.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Kept {
     /// Keeps at most `limit` files.
     pub fn new(limit: usize) -> Self {
         Self {
-            files: LruCache::new(NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)),
+            files: memory::cache(NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)),
         }
     }
 

@@ -4,7 +4,9 @@
 //! the layer under it, and a server that is killed frees it. From `links` the view learns which files have several
 //! names in the tree, since the link counts of a layer's files count their names in all other layers, too.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
@@ -28,6 +30,13 @@ pub struct StoredLayer {
 }
 
 impl StoredLayer {
+    /// Whether the directory with this path, by the kernel, may be the tree of an image layer: by its name, before
+    /// anything is opened.
+    #[must_use]
+    pub fn may_be(real: &Path) -> bool {
+        real.file_name() == Some(OsStr::from_bytes(ROOT))
+    }
+
     /// Looks whether `lower`, opened as `path`, is the tree of an image layer, and takes hold of it.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! as this process does. The kernel's own name of the directory *within its file system* sees through bind mounts,
 //! which a walk upwards leaves at the bind's mount point.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -15,6 +16,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, readlinkat, statx};
 use super::mountinfo::MountEntry;
 use crate::sys::{Errno, Result};
 
+/// Device and inode.
+type Object = (u32, u32, u64);
+
 /// An identified directory.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -24,7 +28,7 @@ pub struct Place {
     pub mount: u64,
     /// The type of the file system, from the mount table.
     pub kind: Option<String>,
-    object: (u32, u32, u64),
+    object: Object,
     within: Option<(String, PathBuf)>,
 }
 
@@ -64,47 +68,89 @@ impl Place {
     }
 }
 
-/// One of `outer` that is `inner` or that `inner` lies anywhere below; `None` if there is none.
-///
-/// # Errors
-/// What openat(2) or statx(2) say on the way up.
-pub fn first_outside<'a>(inner: (&Place, BorrowedFd<'_>), outer: &[&'a Place]) -> Result<Option<&'a Place>> {
-    let (place, dir) = inner;
-    let by_path = outer.iter().find(|outer| {
-        matches!((&place.within, &outer.within), (Some((device, path)), Some((other_device, other_path)))
-            if device == other_device && path.starts_with(other_path))
-    });
-    match by_path {
-        Some(found) => Ok(Some(*found)),
-        None => climb(dir, outer),
-    }
+/// Looks for directories that lie inside others, from below. What one climb has passed, the next need not pass again:
+/// of hundreds of layers in one directory each costs a step or two.
+#[derive(Debug)]
+pub struct Climbs<'a> {
+    outer: Vec<&'a Place>,
+    by_object: HashMap<Object, usize>,
+    by_path: HashMap<(&'a str, &'a Path), usize>,
+    /// Met by earlier climbs, which found nothing from there to the root.
+    passed: HashSet<(Object, u64)>,
 }
 
-/// Goes up from `dir` until it meets one of `wanted` or the root.
-fn climb<'a>(dir: BorrowedFd<'_>, wanted: &[&'a Place]) -> Result<Option<&'a Place>> {
-    let mut here: Option<OwnedFd> = None;
-    let mut last = None;
-    loop {
-        let current = here.as_ref().map_or(dir, AsFd::as_fd);
-        let (object, mount) = identity(current)?;
-        if let Some(met) = wanted.iter().find(|place| place.object == object) {
-            return Ok(Some(*met));
+impl<'a> Climbs<'a> {
+    /// Will look whether something is one of `outer` or lies below one of them.
+    pub fn to(outer: impl IntoIterator<Item = &'a Place>) -> Self {
+        let outer: Vec<&Place> = outer.into_iter().collect();
+        let (mut by_object, mut by_path) = (HashMap::new(), HashMap::new());
+        for (index, place) in outer.iter().copied().enumerate() {
+            by_object.entry(place.object).or_insert(index);
+            if let Some((device, path)) = &place.within {
+                by_path.entry((device.as_str(), path.as_path())).or_insert(index);
+            }
         }
-        if last == Some((object, mount)) {
-            return Ok(None);
+        Self {
+            outer,
+            by_object,
+            by_path,
+            passed: HashSet::new(),
         }
-        last = Some((object, mount));
-        match openat(
-            current,
-            "..",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(parent) => here = Some(parent),
-            // Out of sight for this user; what can be seen has been compared.
-            Err(Errno::ACCESS) => return Ok(None),
-            Err(errno) => return Err(errno),
+    }
+
+    /// One of the directories that `inner` is or that it lies anywhere below; `None` if there is none. If `inner` is
+    /// itself among them, its number is `own`, and only the others count.
+    ///
+    /// # Errors
+    /// What openat(2) or statx(2) say on the way up.
+    pub fn from(
+        &mut self,
+        inner: &Place,
+        dir: BorrowedFd<'_>,
+        own: Option<usize>,
+    ) -> Result<Option<&'a Place>> {
+        let by_path = inner.within.as_ref().and_then(|(device, path)| {
+            path.ancestors()
+                .filter_map(|above| self.by_path.get(&(device.as_str(), above)).copied())
+                .find(|found| own != Some(*found))
+        });
+        let found = match by_path {
+            Some(found) => Some(found),
+            None => self.climb(dir, own)?,
+        };
+        Ok(found.and_then(|found| self.outer.get(found).copied()))
+    }
+
+    /// Goes up from `dir` until it meets one of them or the root.
+    fn climb(&mut self, dir: BorrowedFd<'_>, own: Option<usize>) -> Result<Option<usize>> {
+        let mut here: Option<OwnedFd> = None;
+        let mut passed = Vec::new();
+        loop {
+            let current = here.as_ref().map_or(dir, AsFd::as_fd);
+            let (object, mount) = identity(current)?;
+            let met = self.by_object.get(&object).copied();
+            if let Some(met) = met.filter(|met| own != Some(*met)) {
+                return Ok(Some(met));
+            }
+            // Above the root is the root.
+            if self.passed.contains(&(object, mount)) || passed.last() == Some(&(object, mount)) {
+                break;
+            }
+            passed.push((object, mount));
+            match openat(
+                current,
+                "..",
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            ) {
+                Ok(parent) => here = Some(parent),
+                // Out of sight for this user; what can be seen has been compared.
+                Err(Errno::ACCESS) => break,
+                Err(errno) => return Err(errno),
+            }
         }
+        self.passed.extend(passed);
+        Ok(None)
     }
 }
 
@@ -118,7 +164,7 @@ pub fn path_of(dir: BorrowedFd<'_>) -> Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
-fn identity(dir: BorrowedFd<'_>) -> Result<((u32, u32, u64), u64)> {
+fn identity(dir: BorrowedFd<'_>) -> Result<(Object, u64)> {
     let found = statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
     Ok((
         (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),

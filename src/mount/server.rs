@@ -26,7 +26,7 @@ use super::{adopt, control, helper, orphan, readahead, registry, setup, unmount}
 use crate::format::Links;
 use crate::fuse::{ServeOptions, Server};
 use crate::overlay::{LayerConfig, Overlay, UpperDirs};
-use crate::sys::{Errno, creds, fusedev};
+use crate::sys::{Errno, creds, fusedev, memory};
 
 /// Threads that answer requests: one keeps the other from waiting for the disk.
 const THREADS: usize = 2;
@@ -275,6 +275,7 @@ fn serve(
         helper,
     } = checked;
     raise_descriptor_limit();
+    memory::large_blocks_apart();
     rustix::process::chdir("/").map_err(MountError::io("cannot go to", Path::new("/")))?;
     let mut watcher = if request.options.auto_unmount {
         Some(Watcher::start(&paths.merged, helper.as_ref())?)

@@ -13,7 +13,7 @@ use super::helper;
 use super::in_use;
 use super::layer::StoredLayer;
 use super::mountinfo::{self, MountEntry};
-use super::place::{Place, first_outside};
+use super::place::{Climbs, Place};
 use super::registry;
 use crate::sys::{Errno, fusedev};
 
@@ -120,9 +120,10 @@ pub fn check(wanted: &Directories, read_only: bool, overlapping: bool) -> Result
     if let (Some((upper, work)), Some((upper_path, work_path))) = (&upper, &wanted.upper) {
         let upper_place = identify(Role::Upper, upper_path, upper)?;
         let work_place = identify(Role::Work, work_path, work)?;
-        check_pair((&upper_place, upper.as_fd()), (&work_place, work.as_fd()))?;
+        let mut written = Written::new(&upper_place, &work_place);
+        written.check_pair(upper.as_fd(), work.as_fd())?;
         for (place, lower) in lower_places.iter().zip(&lowers) {
-            check_lower((place, lower.as_fd()), &upper_place, &work_place)?;
+            written.check_lower(place, lower.as_fd())?;
         }
         for (role, place) in [(Role::Upper, &upper_place), (Role::Work, &work_place)] {
             if merged_place.is(place) {
@@ -139,8 +140,10 @@ pub fn check(wanted: &Directories, read_only: bool, overlapping: bool) -> Result
     }
 
     let mut layers = Vec::new();
-    for (lower, path) in lowers.iter().zip(&wanted.lowers) {
-        layers.extend(StoredLayer::find(lower.as_fd(), path)?);
+    for ((lower, path), place) in lowers.iter().zip(&wanted.lowers).zip(&lower_places) {
+        if StoredLayer::may_be(&place.path) {
+            layers.extend(StoredLayer::find(lower.as_fd(), path)?);
+        }
     }
     let fuse = fusedev::open_device().map_err(|errno| MountError::Device { errno })?;
     let helper = match fusedev::may_mount() {
@@ -210,8 +213,9 @@ pub fn check_idle(lower: &Path, upper: &Path, work: &Path) -> Result<Idle, Mount
     let lower_place = place(Role::Lower, lower, &below)?;
     let upper_place = place(Role::Upper, upper, &above)?;
     let work_place = place(Role::Work, work, &beside)?;
-    check_pair((&upper_place, above.as_fd()), (&work_place, beside.as_fd()))?;
-    check_lower((&lower_place, below.as_fd()), &upper_place, &work_place)?;
+    let mut written = Written::new(&upper_place, &work_place);
+    written.check_pair(above.as_fd(), beside.as_fd())?;
+    written.check_lower(&lower_place, below.as_fd())?;
     lock(Role::Upper, &upper_place.path, above.as_fd())?;
     lock(Role::Work, &work_place.path, beside.as_fd())?;
     in_use::check(&mounts, [&lower_place.path, &upper_place.path, &work_place.path])?;
@@ -226,43 +230,65 @@ pub fn check_idle(lower: &Path, upper: &Path, work: &Path) -> Result<Idle, Mount
     })
 }
 
-type Opened<'a> = (&'a Place, BorrowedFd<'a>);
-
-/// K3: separate directories on one mount.
-fn check_pair(upper: Opened<'_>, work: Opened<'_>) -> Result<(), MountError> {
-    let nested = |inner_role, inner: &Place, outer_role, outer: &Place| MountError::Nested {
-        inner_role,
-        inner: inner.path.clone(),
-        outer_role,
-        outer: outer.path.clone(),
-        same: inner.is(outer),
-    };
-    if inside(work, upper.0, Role::Work)? {
-        return Err(nested(Role::Work, work.0, Role::Upper, upper.0));
-    }
-    if inside(upper, work.0, Role::Upper)? {
-        return Err(nested(Role::Upper, upper.0, Role::Work, work.0));
-    }
-    if upper.0.mount != work.0.mount {
-        return Err(MountError::DifferentMounts {
-            upper: upper.0.path.clone(),
-            work: work.0.path.clone(),
-        });
-    }
-    Ok(())
+/// What is written to, while it is looked where it lies.
+struct Written<'a> {
+    upper: &'a Place,
+    work: &'a Place,
+    climbs: Climbs<'a>,
 }
 
-/// K4: the lower is not a part of what is written to.
-fn check_lower(lower: Opened<'_>, upper: &Place, work: &Place) -> Result<(), MountError> {
-    let Some(other) = outside(lower, &[upper, work], Role::Lower)? else {
-        return Ok(());
-    };
-    Err(MountError::LowerInside {
-        lower: lower.0.path.clone(),
-        role: if other.is(upper) { Role::Upper } else { Role::Work },
-        other: other.path.clone(),
-        same: lower.0.is(other),
-    })
+impl<'a> Written<'a> {
+    fn new(upper: &'a Place, work: &'a Place) -> Self {
+        Self {
+            upper,
+            work,
+            climbs: Climbs::to([upper, work]),
+        }
+    }
+
+    /// K3: separate directories on one mount.
+    fn check_pair(&mut self, upper: BorrowedFd<'_>, work: BorrowedFd<'_>) -> Result<(), MountError> {
+        let nested = |inner_role, inner: &Place, outer_role, outer: &Place| MountError::Nested {
+            inner_role,
+            inner: inner.path.clone(),
+            outer_role,
+            outer: outer.path.clone(),
+            same: inner.is(outer),
+        };
+        let found = self.climbs.from(self.work, work, Some(1));
+        if found.map_err(on_the_way(Role::Work, self.work))?.is_some() {
+            return Err(nested(Role::Work, self.work, Role::Upper, self.upper));
+        }
+        let found = self.climbs.from(self.upper, upper, Some(0));
+        if found.map_err(on_the_way(Role::Upper, self.upper))?.is_some() {
+            return Err(nested(Role::Upper, self.upper, Role::Work, self.work));
+        }
+        if self.upper.mount != self.work.mount {
+            return Err(MountError::DifferentMounts {
+                upper: self.upper.path.clone(),
+                work: self.work.path.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// K4: the lower is not a part of what is written to.
+    fn check_lower(&mut self, lower: &Place, dir: BorrowedFd<'_>) -> Result<(), MountError> {
+        let found = self.climbs.from(lower, dir, None);
+        let Some(other) = found.map_err(on_the_way(Role::Lower, lower))? else {
+            return Ok(());
+        };
+        Err(MountError::LowerInside {
+            lower: lower.path.clone(),
+            role: if other.is(self.upper) {
+                Role::Upper
+            } else {
+                Role::Work
+            },
+            other: other.path.clone(),
+            same: lower.is(other),
+        })
+    }
 }
 
 /// K4: no lower is there twice, and none lies in another one.
@@ -270,35 +296,29 @@ fn check_lowers(places: &[Place], lowers: &[OwnedFd]) -> Result<(), MountError> 
     if let [_] = places {
         return Ok(());
     }
-    let nested = |inner: &Place, outer: &Place| MountError::Nested {
-        inner_role: Role::Lower,
-        inner: inner.path.clone(),
-        outer_role: Role::Lower,
-        outer: outer.path.clone(),
-        same: inner.is(outer),
-    };
-    // One climb for each, not one for each pair: there may be 500.
+    let mut climbs = Climbs::to(places);
     for (index, (place, lower)) in places.iter().zip(lowers).enumerate() {
-        let others = places.iter().enumerate().filter(|(other, _)| *other != index);
-        let others: Vec<&Place> = others.map(|(_, other)| other).collect();
-        if let Some(outer) = outside((place, lower.as_fd()), &others, Role::Lower)? {
-            return Err(nested(place, outer));
+        let found = climbs.from(place, lower.as_fd(), Some(index));
+        if let Some(outer) = found.map_err(on_the_way(Role::Lower, place))? {
+            return Err(MountError::Nested {
+                inner_role: Role::Lower,
+                inner: place.path.clone(),
+                outer_role: Role::Lower,
+                outer: outer.path.clone(),
+                same: place.is(outer),
+            });
         }
     }
     Ok(())
 }
 
-fn inside(inner: Opened<'_>, outer: &Place, role: Role) -> Result<bool, MountError> {
-    outside(inner, &[outer], role).map(|found| found.is_some())
-}
-
-/// One of `outer` that `inner` is or lies below.
-fn outside<'a>(inner: Opened<'_>, outer: &[&'a Place], role: Role) -> Result<Option<&'a Place>, MountError> {
-    first_outside(inner, outer).map_err(|errno| MountError::Open {
+/// Says that the way up from a directory could not be gone.
+fn on_the_way(role: Role, place: &Place) -> impl FnOnce(Errno) -> MountError + '_ {
+    move |errno| MountError::Open {
         role,
-        path: inner.0.path.clone(),
+        path: place.path.clone(),
         errno,
-    })
+    }
 }
 
 /// K5, by what statfs(2) and the mount table say of the upper's file system.

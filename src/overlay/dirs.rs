@@ -8,7 +8,7 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::node::{Link, Node, NodeId, ROOT};
-use crate::sys::{Errno, Result, at};
+use crate::sys::{Errno, Result, at, memory};
 
 /// One of the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ impl Dirs {
         Self {
             lowers: lowers.into_iter().map(Arc::new).collect(),
             upper: upper.map(Arc::new),
-            cache: Mutex::new(LruCache::new(limit)),
+            cache: Mutex::new(memory::cache(limit)),
             topology: RwLock::new(()),
         }
     }

@@ -28,7 +28,7 @@ use super::node::{Node, NodeId};
 use crate::format::aufs::{MARK, META_MARK, OPAQUE};
 use crate::format::marks;
 use crate::sys::xattr::Target;
-use crate::sys::{Errno, Result, at, dirent, xattr};
+use crate::sys::{Errno, Result, at, dirent, memory, xattr};
 
 /// Directories whose marks are remembered; most have none and take next to no room.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
@@ -45,7 +45,7 @@ pub(super) struct Foreign(Mutex<Known>);
 
 impl Default for Foreign {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(KEPT)))
+        Self(Mutex::new(memory::cache(KEPT)))
     }
 }
 

@@ -23,7 +23,7 @@ use super::node::{Node, NodeId, Parts};
 use super::{Overlay, foreign};
 use crate::sys::dirent::{self, Entry};
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, Result, at};
+use crate::sys::{Errno, Result, at, memory};
 
 /// One entry as it is handed out.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub(super) struct Listings(Mutex<(LruCache<NodeId, Snapshot>, HashSet<NodeId>)>)
 
 impl Default for Listings {
     fn default() -> Self {
-        Self(Mutex::new((LruCache::new(KEPT), HashSet::new())))
+        Self(Mutex::new((memory::cache(KEPT), HashSet::new())))
     }
 }
 

@@ -10,7 +10,7 @@ use lru::LruCache;
 use crate::builder::{BuildError, Result, TreePath};
 use crate::sys::stat::{self, Stat};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{Errno, at};
+use crate::sys::{Errno, at, memory};
 
 /// Directories that stay open.
 const OPEN: NonZeroUsize = match NonZeroUsize::new(64) {
@@ -103,7 +103,7 @@ impl Places {
         let ino = stat::stat_fd(&root).map_err(call)?.ino;
         Ok(Self {
             root: Rc::new(dir(root, TreePath::root(), ino)),
-            open: LruCache::new(OPEN),
+            open: memory::cache(OPEN),
         })
     }
 
