@@ -56,6 +56,7 @@
 //! ```
 
 mod adopt;
+mod clones;
 pub mod control;
 pub mod error;
 pub mod helper;

@@ -66,6 +66,18 @@ impl Place {
     pub fn is(&self, other: &Self) -> bool {
         self.object == other.object
     }
+
+    /// Whether an open directory is this one, through whichever mount.
+    #[must_use]
+    pub fn is_the_object(&self, dir: BorrowedFd<'_>) -> bool {
+        identity(dir).is_ok_and(|(object, _)| object == self.object)
+    }
+
+    /// Whether an open directory was reached through the same mount.
+    #[must_use]
+    pub fn is_on_mount_of(&self, dir: BorrowedFd<'_>) -> bool {
+        identity(dir).is_ok_and(|(_, mount)| mount == self.mount)
+    }
 }
 
 /// Looks for directories that lie inside others, from below. What one climb has passed, the next need not pass again:

@@ -267,6 +267,7 @@ fn serve(
 ) -> Result<(), MountError> {
     let Checked {
         lowers,
+        clones: _clones,
         layers,
         upper,
         merged,
@@ -275,6 +276,7 @@ fn serve(
         helper,
     } = checked;
     raise_descriptor_limit();
+    make_room_for_descriptors(&merged);
     memory::large_blocks_apart();
     rustix::process::chdir("/").map_err(MountError::io("cannot go to", Path::new("/")))?;
     let mut watcher = if request.options.auto_unmount {
@@ -541,5 +543,25 @@ fn raise_descriptor_limit() {
         },
     ) {
         log::debug!("cannot raise the limit of open files: {errno}");
+    }
+}
+
+/// Descriptors for which the kernel's table has room from the start: those of directories and files that are kept open.
+const ROOM: u64 = 8192;
+
+/// The kernel doubles the table of a process's descriptors when it is full, and while the process has several threads it
+/// first waits until nobody can be looking at the old one, for ten milliseconds and more, at each of 64, 128, 256, ...
+/// descriptors. Alone a process need not wait, and the table never becomes smaller.
+fn make_room_for_descriptors(any: &OwnedFd) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(ROOM);
+    let Some(highest) = limit
+        .min(ROOM)
+        .checked_sub(1)
+        .and_then(|number| i32::try_from(number).ok())
+    else {
+        return;
+    };
+    if let Err(errno) = rustix::io::fcntl_dupfd_cloexec(any, highest) {
+        log::debug!("no room for descriptors in advance: {errno}");
     }
 }

@@ -8,6 +8,7 @@ use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatfs, fstatvfs, open, openat,
 };
 
+use super::clones;
 use super::error::{MountError, Role};
 use super::helper;
 use super::in_use;
@@ -33,6 +34,8 @@ pub struct Directories {
 pub struct Checked {
     /// The read-only layers, private read-only clones of their mounts where those may be made.
     pub lowers: Vec<OwnedFd>,
+    /// Clones that several lowers share, to be kept as long as these.
+    pub clones: Vec<OwnedFd>,
     /// What is known of the lowers that are trees of image layers, and the hold on them.
     pub layers: Vec<StoredLayer>,
     /// Upper and work, both locked for as long as the descriptors (or copies of them) live.
@@ -151,19 +154,10 @@ pub fn check(wanted: &Directories, read_only: bool, overlapping: bool) -> Result
         Err(Errno::PERM) => Some(helper::find().ok_or(MountError::NoHelper)?),
         Err(errno) => return Err(MountError::Device { errno }),
     };
-    for (lower, path) in lowers.iter_mut().zip(&paths.lowers) {
-        match fusedev::clone_read_only(lower.as_fd()) {
-            Ok(clone) => *lower = clone,
-            Err(errno) => {
-                log::debug!(
-                    "lower {}: no private read-only clone ({errno}), used as it is",
-                    path.display()
-                );
-            }
-        }
-    }
+    let clones = clones::replace(&mut lowers, &lower_places);
     Ok(Checked {
         lowers,
+        clones,
         layers,
         upper,
         merged,
