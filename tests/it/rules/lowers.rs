@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use super::mounting::{shown, told};
 use crate::common::layers::{ours_is_plyfs, try_mount};
@@ -859,6 +861,99 @@ fn k10_five_hundred_lowers_and_no_more() {
         assert_eq!(std::env::current_dir().unwrap(), here);
         sys::umount(&layers.merged, 0).unwrap();
     }
+}
+
+/// K114 for several lowers, which share a clone of their mount if it is the same: no time of access moves, and the server
+/// has none of them open through the mount that others write to.
+#[test]
+fn k114_reading_several_lowers_changes_no_time() {
+    if !need_root("k114 of several lowers") {
+        return;
+    }
+    for fs in Fs::sides() {
+        let layers = Layers::new()
+            .with_lower(&[file("f", "x"), dir("d")])
+            .with_below(&[dir("d"), file("d/x", "x")])
+            .with_below(&[dir("d"), file("d/y", "y"), file("g", "g")]);
+        let elsewhere = layers.base().join("elsewhere");
+        sys::mkdir(&elsewhere, 0o755).unwrap();
+        sys::mount("none", &elsewhere, "tmpfs", 0, "mode=755").unwrap();
+        plant::plant(&elsewhere, &[file("h", "h"), dir("d"), file("d/z", "z")]);
+        let lowers: Vec<_> = layers.lowers().cloned().chain([elsewhere.clone()]).collect();
+        let objects = |names: &[&str]| -> Vec<_> {
+            let paths = lowers
+                .iter()
+                .flat_map(|lower| names.iter().map(|name| lower.join(name)));
+            paths.filter(|path| sys::lstat(path).is_ok()).collect()
+        };
+        let names = ["f", "g", "h", "d", "d/x", "d/y", "d/z"];
+        let old = ((1000, 5), (2000, 6));
+        for path in objects(&names) {
+            sys::utimens(path, old.0, old.1).unwrap();
+        }
+        let joined: Vec<_> = lowers.iter().map(|lower| lower.to_str().unwrap()).collect();
+        let options = format!("lowerdir={}", joined.join(":"));
+        let mounted = try_mount(fs, options.as_ref(), &layers.merged).unwrap();
+        for (name, text) in [
+            ("f", "x"),
+            ("g", "g"),
+            ("h", "h"),
+            ("d/x", "x"),
+            ("d/y", "y"),
+            ("d/z", "z"),
+        ] {
+            assert_eq!(sys::text(layers.merged.join(name)), Ok(text.into()));
+        }
+        assert_eq!(sys::names(layers.merged.join("d")).map(|list| list.len()), Ok(3));
+        if let Some(server) = mounted.server().filter(|_| fs == Fs::Plyfs && ours_is_plyfs()) {
+            let field = |text: &str, key: &str| -> Option<u64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+                line.trim().parse().ok()
+            };
+            let own = mount_of(&lowers[0]);
+            let mut seen = vec![Vec::new(); lowers.len()];
+            for number in sys::names(format!("/proc/{server}/fd")).unwrap() {
+                let number = number.to_str().unwrap();
+                let of_fd = sys::text(format!("/proc/{server}/fdinfo/{number}")).unwrap_or_default();
+                let at = sys::stat(format!("/proc/{server}/fd/{number}"));
+                for (lower, seen) in lowers.iter().zip(&mut seen) {
+                    let root = sys::lstat(lower).unwrap();
+                    if at.is_ok_and(|st| (st.st_dev, st.st_ino) == (root.st_dev, root.st_ino)) {
+                        seen.push(field(&of_fd, "mnt_id:").unwrap());
+                    }
+                }
+            }
+            let [first, second, third, other] = seen.as_slice() else {
+                panic!("{seen:?}");
+            };
+            assert!(!first.is_empty() && !first.contains(&own), "{first:?} {own}");
+            assert!(first == second && second == third, "{seen:?}");
+            assert!(!other.is_empty() && first != other, "{seen:?}");
+            // And room for descriptors, so that nobody waits for the kernel to make it.
+            let status = sys::text(format!("/proc/{server}/status")).unwrap();
+            assert!(field(&status, "FDSize:").unwrap() >= 8192, "{status}");
+        }
+        mounted.umount();
+        for path in objects(&names) {
+            let st = sys::lstat(&path).unwrap();
+            assert_eq!(
+                (st.st_atime, st.st_atime_nsec),
+                old.0,
+                "{}: {}",
+                fs.name(),
+                path.display()
+            );
+        }
+        sys::umount(&elsewhere, 0).unwrap();
+    }
+}
+
+/// The kernel's number of the mount that a path lies on.
+fn mount_of(path: &Path) -> u64 {
+    let open = sys::open(path, libc::O_PATH).unwrap();
+    let text = sys::text(format!("/proc/self/fdinfo/{}", open.as_raw_fd())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    line.unwrap().trim().parse().unwrap()
 }
 
 /// K44, K46: several file systems, several marks in the numbers, and all of them stay.
