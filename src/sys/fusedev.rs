@@ -232,7 +232,7 @@ pub fn remount(path: &std::path::Path, attributes: Attributes) -> Result<()> {
 }
 
 /// A private, read-only copy of the mount below the directory `dir`, in nobody's tree, without what is mounted
-/// further down. No file opened through it can be written, whatever the server does.
+/// further down, now or later. No file opened through it can be written, whatever the server does.
 ///
 /// # Errors
 /// EPERM without the right to mount; EINVAL where the kernel protects mounts further down.
@@ -240,10 +240,21 @@ pub fn clone_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let clone = open_tree(dir, "", flags)?;
-    let both = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME;
-    match set_attributes(clone.as_fd(), both, libc::MOUNT_ATTR__ATIME) {
+    // The copy of a shared mount is shared too: not every kernel keeps from it what is mounted there later.
+    let read_only = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let without_atime = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
+        attr_clr: libc::MOUNT_ATTR__ATIME,
+        ..read_only
+    };
+    match change_attributes(clone.as_fd(), &without_atime, 0) {
         // In a user namespace the atime mode of an inherited mount may be locked; read-only is what matters.
-        Err(Errno::PERM) => set_attributes(clone.as_fd(), libc::MOUNT_ATTR_RDONLY, 0)?,
+        Err(Errno::PERM) => change_attributes(clone.as_fd(), &read_only, 0)?,
         other => other?,
     }
     Ok(clone)
@@ -261,22 +272,18 @@ pub fn clone_tree(object: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd> {
         | OpenTreeFlags::AT_RECURSIVE;
     let clone = open_tree(object, "", flags)?;
     if read_only {
-        change_attributes(clone.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, libc::AT_RECURSIVE)?;
+        let attributes = libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_RDONLY,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: 0,
+        };
+        change_attributes(clone.as_fd(), &attributes, libc::AT_RECURSIVE)?;
     }
     Ok(clone)
 }
 
-fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<()> {
-    change_attributes(mount, set, clear, 0)
-}
-
-fn change_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, how: libc::c_int) -> Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: clear,
-        propagation: 0,
-        userns_fd: 0,
-    };
+fn change_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, how: libc::c_int) -> Result<()> {
     // SAFETY: the descriptor is open, the path is a terminated string, and the structure outlives the call and
     // is passed with its own size.
     let answer = unsafe {
@@ -285,7 +292,7 @@ fn change_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, how: libc::c_i
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | how,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -948,6 +948,55 @@ fn k114_reading_several_lowers_changes_no_time() {
     }
 }
 
+/// What is mounted beside the lowers, or in them, after the view, is no business of the server's: it does not see it
+/// there, and so does not keep it busy, though the mount of the lowers is shared.
+#[test]
+fn later_mounts_do_not_come_to_the_server() {
+    if !need_root("later mounts beside lowers") || !ours_is_plyfs() {
+        return;
+    }
+    let layers = Layers::new();
+    let shared = layers.base().join("shared");
+    sys::mkdir(&shared, 0o755).unwrap();
+    sys::mount("none", &shared, "tmpfs", 0, "mode=755").unwrap();
+    sys::mount("none", &shared, "", libc::MS_SHARED, "").unwrap();
+    plant::plant(
+        &shared,
+        &[dir("a"), dir("a/in"), dir("b"), file("b/f", "f"), dir("beside")],
+    );
+    for lowers in [&["a", "b"][..], &["a"]] {
+        let paths: Vec<_> = lowers.iter().map(|name| shared.join(name)).collect();
+        let joined: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        let options = format!("ro,lowerdir={}", joined.join(":"));
+        let mounted = try_mount(Fs::Plyfs, options.as_ref(), &layers.merged).unwrap();
+        let server = mounted.server().unwrap();
+        for later in ["beside", "a/in"] {
+            sys::mount("none", &shared.join(later), "tmpfs", 0, "").unwrap();
+            sys::put(shared.join(later).join("later"), "x").unwrap();
+        }
+        let root = sys::lstat(&paths[0]).unwrap();
+        let mut seen = 0;
+        for number in sys::names(format!("/proc/{server}/fd")).unwrap() {
+            let at = Path::new("/proc")
+                .join(server.to_string())
+                .join("fd")
+                .join(number);
+            if sys::stat(&at).is_ok_and(|st| (st.st_dev, st.st_ino) == (root.st_dev, root.st_ino)) {
+                seen += 1;
+                for later in ["../beside/later", "in/later"] {
+                    assert_eq!(sys::lstat(at.join(later)).err(), Some(sys::ENOENT), "{later}");
+                }
+            }
+        }
+        assert!(seen > 0);
+        assert_eq!(sys::names(layers.merged.join("in")), Ok(vec![]));
+        for later in ["beside", "a/in"] {
+            sys::umount(&shared.join(later), 0).unwrap();
+        }
+        mounted.umount();
+    }
+}
+
 /// The kernel's number of the mount that a path lies on.
 fn mount_of(path: &Path) -> u64 {
     let open = sys::open(path, libc::O_PATH).unwrap();
