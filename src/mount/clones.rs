@@ -7,12 +7,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::place::Place;
+use super::setup::open_parent;
 use crate::sys::{Errno, Result, fusedev};
-
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Puts directories on clones in place of `lowers`, which `places` identifies, where that may be done; the others stay
 /// as they are. What is returned has to live as long as the lowers.
@@ -52,15 +51,15 @@ pub fn replace(lowers: &mut [OwnedFd], places: &[Place]) -> Vec<OwnedFd> {
 /// One clone for lowers on one mount: of the lowest directory that they all lie in.
 fn share(members: &mut [(&mut OwnedFd, &Place)]) -> Result<OwnedFd> {
     let above = common(members.iter().map(|(_, place)| place.path.as_path())).ok_or(Errno::NOENT)?;
-    let clone = openat(CWD, &above, DIRECTORY, Mode::empty())?;
+    let parent = open_parent(&above)?;
     // Something else may be mounted there, or may have come there meanwhile.
     if members
         .first()
-        .is_none_or(|(_, place)| !place.is_on_mount_of(clone.as_fd()))
+        .is_none_or(|(_, place)| !place.is_on_mount_of(parent.as_fd()))
     {
         return Err(Errno::XDEV);
     }
-    let clone = fusedev::clone_read_only(clone.as_fd())?;
+    let clone = fusedev::clone_read_only(parent.as_fd())?;
     let mut found = Vec::with_capacity(members.len());
     for (_, place) in members.iter() {
         let below = place.path.strip_prefix(&above).map_err(|_| Errno::NOENT)?;
@@ -69,8 +68,9 @@ fn share(members: &mut [(&mut OwnedFd, &Place)]) -> Result<OwnedFd> {
         } else {
             below
         };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let lower = openat2(&clone, below, DIRECTORY, Mode::empty(), resolve)?;
+        let lower = openat2(&clone, below, flags, Mode::empty(), resolve)?;
         if !place.is_the_object(lower.as_fd()) {
             return Err(Errno::STALE);
         }

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-/// A cache of at most `limit` entries that takes memory as it fills, and not for all of them before there is one: that
-/// would be most of what a mount takes to begin.
+/// A cache of at most `limit` entries that takes memory as it fills, and not for all of them before there is one: few
+/// views ever fill theirs.
 #[must_use]
 pub fn cache<K: Hash + Eq, V>(limit: NonZeroUsize) -> LruCache<K, V> {
     let mut cache = LruCache::unbounded();

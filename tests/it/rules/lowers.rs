@@ -906,23 +906,15 @@ fn k114_reading_several_lowers_changes_no_time() {
         }
         assert_eq!(sys::names(layers.merged.join("d")).map(|list| list.len()), Ok(3));
         if let Some(server) = mounted.server().filter(|_| fs == Fs::Plyfs && ours_is_plyfs()) {
-            let field = |text: &str, key: &str| -> Option<u64> {
-                let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-                line.trim().parse().ok()
+            let own = sys::open(&lowers[0], libc::O_PATH).unwrap();
+            let own = number_in(format!("/proc/self/fdinfo/{}", own.as_raw_fd()), "mnt_id:");
+            let mounts_of = |lower| -> Vec<u64> {
+                let numbers = descriptors_of(server, lower).into_iter();
+                numbers
+                    .map(|number| number_in(format!("/proc/{server}/fdinfo/{number}"), "mnt_id:"))
+                    .collect()
             };
-            let own = mount_of(&lowers[0]);
-            let mut seen = vec![Vec::new(); lowers.len()];
-            for number in sys::names(format!("/proc/{server}/fd")).unwrap() {
-                let number = number.to_str().unwrap();
-                let of_fd = sys::text(format!("/proc/{server}/fdinfo/{number}")).unwrap_or_default();
-                let at = sys::stat(format!("/proc/{server}/fd/{number}"));
-                for (lower, seen) in lowers.iter().zip(&mut seen) {
-                    let root = sys::lstat(lower).unwrap();
-                    if at.is_ok_and(|st| (st.st_dev, st.st_ino) == (root.st_dev, root.st_ino)) {
-                        seen.push(field(&of_fd, "mnt_id:").unwrap());
-                    }
-                }
-            }
+            let seen: Vec<_> = lowers.iter().map(|lower| mounts_of(lower)).collect();
             let [first, second, third, other] = seen.as_slice() else {
                 panic!("{seen:?}");
             };
@@ -930,8 +922,7 @@ fn k114_reading_several_lowers_changes_no_time() {
             assert!(first == second && second == third, "{seen:?}");
             assert!(!other.is_empty() && first != other, "{seen:?}");
             // And room for descriptors, so that nobody waits for the kernel to make it.
-            let status = sys::text(format!("/proc/{server}/status")).unwrap();
-            assert!(field(&status, "FDSize:").unwrap() >= 8192, "{status}");
+            assert!(number_in(format!("/proc/{server}/status"), "FDSize:") >= 8192);
         }
         mounted.umount();
         for path in objects(&names) {
@@ -974,21 +965,14 @@ fn later_mounts_do_not_come_to_the_server() {
             sys::mount("none", &shared.join(later), "tmpfs", 0, "").unwrap();
             sys::put(shared.join(later).join("later"), "x").unwrap();
         }
-        let root = sys::lstat(&paths[0]).unwrap();
-        let mut seen = 0;
-        for number in sys::names(format!("/proc/{server}/fd")).unwrap() {
-            let at = Path::new("/proc")
-                .join(server.to_string())
-                .join("fd")
-                .join(number);
-            if sys::stat(&at).is_ok_and(|st| (st.st_dev, st.st_ino) == (root.st_dev, root.st_ino)) {
-                seen += 1;
-                for later in ["../beside/later", "in/later"] {
-                    assert_eq!(sys::lstat(at.join(later)).err(), Some(sys::ENOENT), "{later}");
-                }
+        let numbers = descriptors_of(server, &paths[0]);
+        assert!(!numbers.is_empty());
+        for number in numbers {
+            for later in ["../beside/later", "in/later"] {
+                let at = format!("/proc/{server}/fd/{number}/{later}");
+                assert_eq!(sys::lstat(at).err(), Some(sys::ENOENT), "{later}");
             }
         }
-        assert!(seen > 0);
         assert_eq!(sys::names(layers.merged.join("in")), Ok(vec![]));
         for later in ["beside", "a/in"] {
             sys::umount(&shared.join(later), 0).unwrap();
@@ -997,12 +981,24 @@ fn later_mounts_do_not_come_to_the_server() {
     }
 }
 
-/// The kernel's number of the mount that a path lies on.
-fn mount_of(path: &Path) -> u64 {
-    let open = sys::open(path, libc::O_PATH).unwrap();
-    let text = sys::text(format!("/proc/self/fdinfo/{}", open.as_raw_fd())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    line.unwrap().trim().parse().unwrap()
+/// The numbers of a server's descriptors of an object.
+fn descriptors_of(server: i32, object: &Path) -> Vec<String> {
+    let wanted = sys::lstat(object).unwrap();
+    let numbers = sys::names(format!("/proc/{server}/fd")).unwrap().into_iter();
+    numbers
+        .map(|number| number.into_string().unwrap())
+        .filter(|number| {
+            sys::stat(format!("/proc/{server}/fd/{number}"))
+                .is_ok_and(|st| (st.st_dev, st.st_ino) == (wanted.st_dev, wanted.st_ino))
+        })
+        .collect()
+}
+
+/// The number after `key` in one of the kernel's files.
+fn number_in(file: String, key: &str) -> u64 {
+    let text = sys::text(file).unwrap();
+    let number = text.lines().find_map(|line| line.strip_prefix(key));
+    number.unwrap().trim().parse().unwrap()
 }
 
 /// K44, K46: several file systems, several marks in the numbers, and all of them stay.
